@@ -1,0 +1,338 @@
+"""The campaign file: one YAML tree, checked whole before anything runs. Every error names the field and the mend."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pymatgen.core import Element, Structure
+
+#: Fraction of a sublattice that is left empty.
+VACANCY = "vacancy"
+#: d elements that can carry a moment in an oxide or phosphate: the magnetic fidelity needs a U and a moment for each,
+#: given here as the values of the Materials Project (eV; U - J) and high spin (µB), to suggest in an error.
+MAGNETIC_ELEMENTS = {
+    "V": (3.25, 3.0),
+    "Cr": (3.7, 4.0),
+    "Mn": (3.9, 5.0),
+    "Fe": (5.3, 4.0),
+    "Co": (3.32, 3.0),
+    "Ni": (6.2, 2.0),
+    "Cu": (0.0, 1.0),
+}
+
+
+class ConfigError(ValueError):
+    """Something in the campaign file cannot be used. `lines` holds one sentence for each thing that is wrong."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Section(BaseModel):
+    """A part of the campaign file: unknown keys are refused, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _element(symbol: str) -> str:
+    if symbol != VACANCY and not Element.is_valid_symbol(symbol):
+        raise ValueError(f"{symbol!r} is not an element: write a symbol such as Mn, or '{VACANCY}'")
+    return symbol
+
+
+def _read_structure(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    path = Path((info.context or {}).get("folder", ".")) / value
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: paths are relative to the campaign file")
+    try:
+        return Structure.from_file(path)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a structure that pymatgen reads ({type(error).__name__}): give a CIF, a POSCAR or a pymatgen JSON"
+        ) from error
+
+
+def _whole(composition: dict[str, float]) -> dict[str, float]:
+    if any(fraction < 0 for fraction in composition.values()) or abs(sum(composition.values()) - 1) > 1e-6:
+        raise ValueError(f"the fractions of {composition} must be at least 0 and add up to 1")
+    return composition
+
+
+Symbol = Annotated[str, AfterValidator(_element)]
+Composition = Annotated[dict[Symbol, float], AfterValidator(_whole)]
+
+
+class Sublattice(Section):
+    """The sites of one element in the parent, and what may sit on them."""
+
+    element: Symbol
+    compositions: list[Composition] = Field(min_length=1)
+
+
+class Parent(Section):
+    """An ordered structure whose sublattices are reoccupied."""
+
+    name: str = Field(min_length=1)
+    structure: Annotated[Structure, BeforeValidator(_read_structure)]
+    supercell: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 1, 1)
+    sublattices: list[Sublattice] = []
+
+    @model_validator(mode="after")
+    def _sublattices_fit(self) -> Parent:
+        if not self.structure.is_ordered:
+            raise ValueError("the parent must be ordered: name one element a site, and put the mixing under sublattices")
+        present = {element.symbol for element in self.structure.elements}
+        for sublattice in self.sublattices:
+            if sublattice.element not in present:
+                raise ValueError(
+                    f"sublattice {sublattice.element} is not in the parent, which has {', '.join(sorted(present))}"
+                )
+            sites = int(self.structure.composition[sublattice.element]) * _product(self.supercell)
+            for composition in sublattice.compositions:
+                for species, fraction in composition.items():
+                    if abs(fraction * sites - round(fraction * sites)) > 1e-6:
+                        raise ValueError(
+                            f"{species}: {fraction} of {sites} {sublattice.element} sites is not a whole number of sites:"
+                            " change the fraction or the supercell"
+                        )
+        return self
+
+    def elements(self) -> set[str]:
+        """Every element that a frame of this parent can hold."""
+        replaced = {sublattice.element for sublattice in self.sublattices}
+        kept = {element.symbol for element in self.structure.elements} - replaced
+        return kept | {
+            symbol for s in self.sublattices for c in s.compositions for symbol, x in c.items() if x and symbol != VACANCY
+        }
+
+
+def _product(factors: tuple[int, ...]) -> int:
+    product = 1
+    for factor in factors:
+        product *= factor
+    return product
+
+
+class MolecularDynamics(Section):
+    """Langevin runs with the current committee's first member, at the magnetic fidelity."""
+
+    temperatures: list[PositiveFloat] = [300.0, 600.0, 1000.0]  # K
+    steps: PositiveInt = 200
+    timestep: PositiveFloat = 2.0  # fs
+    snapshots: PositiveInt = 4  # frames kept of one run
+
+
+class Explore(Section):
+    """Where candidates come from. `frames` of them, diverse and new, come back each round."""
+
+    frames: PositiveInt = 8
+    orderings: PositiveInt = 6  # distinct occupations tried a round
+    relax_steps: NonNegativeInt = 30  # of each ordering with the current model, cell included
+    perturbations: NonNegativeInt = 2  # strained and rattled copies of each ordering
+    strain: NonNegativeFloat = Field(0.03, lt=0.5)  # standard deviation of each component
+    rattle: NonNegativeFloat = 0.08  # Å, standard deviation of each coordinate
+    md: MolecularDynamics | None = MolecularDynamics()
+    #: Atoms closer than this share of the sum of their covalent radii are unphysical.
+    closest: float = Field(0.7, gt=0, lt=1)
+    #: Volume an atom (Å3) outside these bounds is unphysical.
+    volume_per_atom: tuple[PositiveFloat, PositiveFloat] = (6.0, 25.0)
+    #: Two frames whose normalised CHGNet crystal features differ by less are near-duplicates.
+    duplicate: NonNegativeFloat = 0.005
+
+
+class Magnetism(Section):
+    """What the magnetic fidelity adds to the non-magnetic one."""
+
+    hubbard_u: dict[Symbol, NonNegativeFloat]  # eV, Dudarev's U - J on d
+    moments: dict[Symbol, PositiveFloat]  # µB, size of the initial moment
+    #: Sign of the initial moments over the magnetic sites.
+    ordering: Literal["ferromagnetic"] = "ferromagnetic"
+    #: A magnetic ion below this (µB) has collapsed, and its label is not used.
+    collapsed_below: NonNegativeFloat = 1.0
+
+
+class Gpaw(Section):
+    """GPAW in plane waves: open, real DFT in this process's machine."""
+
+    kind: Literal["gpaw"] = "gpaw"
+    functional: Literal["PBE"] = "PBE"
+    cutoff: PositiveFloat = 400.0  # eV
+    kpoint_density: PositiveFloat = 3.0  # points per 1/Å, gamma-centred
+    smearing: PositiveFloat = 0.1  # eV, Fermi-Dirac
+    energy_convergence: PositiveFloat = 5e-4  # eV per valence electron
+    density_convergence: PositiveFloat = 1e-4  # electrons per valence electron
+    eigenstates_convergence: PositiveFloat = 1e-6  # eV2 per valence electron
+    max_iterations: PositiveInt = 150
+    processes: PositiveInt = 2  # MPI ranks of one calculation
+    timeout: PositiveFloat = 240.0  # minutes, then the label is `failed`
+
+
+class Surrogate(Section):
+    """Pretrained CHGNets in place of DFT: a campaign rehearsed in a minute. Its numbers are not DFT and never a label
+    of one: the fingerprint says so."""
+
+    kind: Literal["surrogate"] = "surrogate"
+    nonmagnetic: Literal["0.2.0", "0.3.0", "r2scan"] = "0.2.0"
+    magnetic: Literal["0.2.0", "0.3.0", "r2scan"] = "r2scan"
+
+
+Engine = Annotated[Gpaw | Surrogate, Field(discriminator="kind")]
+
+
+class Acquire(Section):
+    """Which frames get a magnetic calculation."""
+
+    magnetic_per_round: PositiveInt = 3
+    #: eV/Å; frames whose sigma_delta (worst atom) is below are skipped.
+    threshold: NonNegativeFloat = 0.05
+    #: Share of the magnetic calculations drawn at random whatever the committee says; at least one a round.
+    control_share: float = Field(0.1, gt=0, le=1)
+    #: Frames drawn at random in the first round, labelled at both fidelities and never trained on.
+    hold_out: PositiveInt = 2
+
+
+class Committee(Section):
+    members: int = Field(2, ge=2)
+    pretrained: Literal["0.2.0", "0.3.0", "r2scan"] = "0.3.0"
+    #: Where the fidelity enters: Composition, Embedding, Message passing, Readout.
+    parts: Annotated[str, Field(pattern="^C?E?M?R?$", min_length=1)] = "CEMR"
+
+
+class LossWeights(Section):
+    energy: NonNegativeFloat = 5.0  # on (eV/atom)2-like Huber
+    forces: NonNegativeFloat = 1.0
+    stress: NonNegativeFloat = 0.1
+    magmoms: NonNegativeFloat = 0.1
+
+
+class Training(Section):
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 8
+    learning_rate: PositiveFloat = 1e-3
+    gradient_clip: PositiveFloat = 10.0
+    weights: LossWeights = LossWeights()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Stop(Section):
+    """The campaign ends when any of these holds."""
+
+    rounds: PositiveInt = 2
+    core_hours: PositiveFloat | None = None
+    force_error: PositiveFloat | None = None  # meV/Å, magnetic MAE on the hold-out
+
+
+class Campaign(Section):
+    """The whole campaign file."""
+
+    campaign: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    seed: NonNegativeInt = 0
+    #: Everything is written below this folder; relative to where the command runs.
+    directory: Path
+    parents: list[Parent] = Field(min_length=1)
+    explore: Explore = Explore()
+    engine: Engine
+    magnetism: Magnetism
+    acquire: Acquire = Acquire()
+    committee: Committee = Committee()
+    training: Training = Training()
+    stop: Stop = Stop()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Campaign:
+        for element in sorted(self.elements() & MAGNETIC_ELEMENTS.keys()):
+            u, moment = MAGNETIC_ELEMENTS[element]
+            if element not in self.magnetism.hubbard_u:
+                raise ValueError(f"magnetism.hubbard_u has no entry for {element}: add e.g. '{element}: {u}' (eV)")
+            if element not in self.magnetism.moments:
+                raise ValueError(f"magnetism.moments has no entry for {element}: add e.g. '{element}: {moment}' (µB)")
+        if self.acquire.hold_out >= self.explore.frames:
+            raise ValueError(
+                f"acquire.hold_out = {self.acquire.hold_out} leaves nothing of explore.frames = {self.explore.frames} to"
+                " train on: make hold_out smaller"
+            )
+        return self
+
+    def elements(self) -> set[str]:
+        """Every element that the campaign can calculate."""
+        return set().union(*(parent.elements() for parent in self.parents))
+
+
+def load(path: Path | str) -> Campaign:
+    """Read a campaign file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or a field cannot be used.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read ({error})"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: is not YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(tree, dict):
+        raise ConfigError([f"{path}: must be a YAML mapping; configs/quickstart.yaml shows one"])
+    try:
+        return Campaign.model_validate(tree, context={"folder": path.parent})
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {_sentence(detail)}" for detail in error.errors()]) from error
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    """One validation error as `field = value: what is wrong: the mend`."""
+    # Pydantic puts the tag of a union into the location; a person does not write it.
+    location = [str(part) for part in detail["loc"] if part not in ("gpaw", "surrogate")]
+    field = ".".join(location) or "the file"
+    match detail["type"]:
+        case "extra_forbidden":
+            close = difflib.get_close_matches(location[-1], _names(location[:-1]), n=1)
+            mend = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(_names(location[:-1]))}"
+            return f"{field}: unknown key; {mend}"
+        case "missing":
+            return f"{field}: is missing; add it"
+        case "value_error":
+            return f"{field}: {detail['ctx']['error']}" if location else str(detail["ctx"]["error"])
+        case _:
+            return f"{field} = {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _names(location: list[str]) -> list[str]:
+    """The keys that are known at a place of the tree."""
+    section: Any = Campaign
+    for part in location:
+        if part.isdigit():
+            continue
+        annotation = section.model_fields[part].annotation
+        found = _sections(annotation)
+        if not found:
+            return []
+        section = found[0]
+    return sorted(section.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [s for argument in getattr(annotation, "__args__", ()) for s in _sections(argument)]

@@ -1,0 +1,170 @@
+"""What the loop passes around: frames, their labels at two fidelities, and the scores that route them.
+
+Units everywhere: energy eV (total), forces eV/Å, stress GPa with CHGNet's sign (dE/dstrain / V, so a compressed cell
+is negative: minus VASP's), moments µB, cost core-hours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from pymatgen.core import Lattice, Structure
+
+Fidelity = Literal["nonmagnetic", "magnetic"]
+#: In the order of their cost; the index is the model's index of the fidelity.
+FIDELITIES: tuple[Fidelity, ...] = ("nonmagnetic", "magnetic")
+
+Status = Literal["ok", "unconverged", "other_state", "collapsed", "failed"]
+#: Why a frame is where it is: drawn at random for the hold-out or the control arm, or chosen by the committee.
+Arm = Literal["hold_out", "control", "committee"]
+
+#: Decimals (Å) that a frame keeps: far below any force that matters, far above float noise between machines.
+DECIMALS = 6
+
+
+def canonical(structure: Structure) -> Structure:
+    """The same crystal in the form that is hashed and calculated: sites grouped by element, wrapped, rounded.
+
+    Site properties and oxidation states are dropped: what a fidelity adds (moments, say) is not part of a frame.
+    """
+    lattice = np.round(structure.lattice.matrix, DECIMALS) + 0.0
+    symbols = [site.specie.symbol for site in structure]
+    order = sorted(range(len(symbols)), key=lambda i: (structure[i].specie.Z, i))
+    fractional = structure.frac_coords % 1.0
+    fractional[fractional > 1 - 10.0**-DECIMALS] = 0.0  # rounding must not leave an atom on the far face
+    positions = np.round(fractional @ lattice, DECIMALS) + 0.0
+    return Structure(
+        Lattice(lattice), [symbols[i] for i in order], positions[order], coords_are_cartesian=True
+    )
+
+
+def frame_id(structure: Structure) -> str:
+    """The content hash of a canonical structure: 12 hexadecimal digits of species, lattice and positions."""
+    content = [
+        [site.specie.symbol for site in structure],
+        np.round(structure.lattice.matrix, DECIMALS - 1).tolist(),
+        (np.round(structure.cart_coords, DECIMALS - 1) + 0.0).tolist(),
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+class Document(BaseModel):
+    """A document of a store: no unknown keys, JSON in and out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Frame(Document):
+    """One candidate structure and where it came from."""
+
+    frame_id: str
+    structure: Structure
+    #: Name of the parent structure and the way that led here: `ordering`, `rattle`, `md 600 K`.
+    parent: str
+    source: str
+
+    @classmethod
+    def of(cls, structure: Structure, *, parent: str, source: str) -> Frame:
+        """The frame of any ordered structure; its sites come out in canonical order."""
+        structure = canonical(structure)
+        return cls(frame_id=frame_id(structure), structure=structure, parent=parent, source=source)
+
+
+class Label(Document):
+    """What one calculation of one frame at one fidelity gave, good or not. Absent numbers are None, never zero."""
+
+    frame_id: str
+    fidelity: Fidelity
+    fingerprint: str
+    attempt: int = 1
+    status: Status
+    reason: str = ""
+    energy: float | None = None
+    forces: list[list[float]] | None = None
+    stress: list[list[float]] | None = None
+    magmoms: list[float] | None = None
+    core_hours: float = 0.0
+    #: Everything that makes labels comparable; `fingerprint` is its hash.
+    settings: dict[str, Any] = {}
+    directory: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.status == "ok"
+
+
+class Score(Document):
+    """A frame's uncertainty (eV/Å, the worst atom) and what was decided about its magnetic label.
+
+    `Var(magnetic) = Var(nonmagnetic) + Var(delta) + 2 Cov(nonmagnetic, delta)` holds component by component; after the
+    maximum over atoms it holds only where the same atom is the worst in all three.
+    """
+
+    campaign: str
+    round: int
+    frame_id: str
+    sigma_nonmagnetic: float | None = None
+    sigma_delta: float | None = None
+    sigma_magnetic: float | None = None
+    arm: Arm | None = None
+    decision: Literal["magnetic", "skip"]
+    reason: str
+
+
+class Errors(Document):
+    """Mean absolute errors over the labels that are there; None where there is none."""
+
+    energy: float | None = None  # meV/atom
+    forces: float | None = None  # meV/Å
+    stress: float | None = None  # GPa
+    magmoms: float | None = None  # µB
+    frames: int = 0
+
+
+class Round(Document):
+    """The summary of one finished round."""
+
+    campaign: str
+    round: int
+    candidates: int
+    #: Frames refused or dropped in exploration, by reason.
+    dropped: dict[str, int] = {}
+    #: counts[fidelity][status] and core_hours[fidelity] of the labels this round asked for.
+    counts: dict[Fidelity, dict[Status, int]] = {}
+    core_hours: dict[Fidelity, float] = {}
+    #: errors[set][fidelity]; `hold_out` after training; `hold_out_before` and `control_before` by the committee that
+    #: the round began with, which had seen neither.
+    errors: dict[Literal["hold_out", "hold_out_before", "control_before"], dict[Fidelity, Errors]] = {}
+    #: Labels in the training set, by fidelity.
+    trained_on: dict[Fidelity, int] = {}
+    threshold: float
+    next_step: str = ""
+    finished_at: str = ""
+
+
+class Member(Document):
+    """One trained committee member. The weights are base64 of a safetensors file; see `mfal.model.weights`."""
+
+    member: int
+    seed: int
+    weights: str
+    #: One entry an epoch: epoch, loss, and the MAEs on the training set.
+    log: list[dict[str, float]] = []
+
+
+class TrainedCommittee(Document):
+    """The committee after a round and the data that it saw."""
+
+    campaign: str
+    round: int
+    members: list[Member]
+    data_fingerprint: str
+    trained_on: dict[Fidelity, int] = {}
+    device: str = "cpu"
+    seconds: float = 0.0
