@@ -1,0 +1,1 @@
+"""Labels from DFT at two fidelities: settings, fingerprints, moments, the magnetic-state gate, engines."""

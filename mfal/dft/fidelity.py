@@ -1,0 +1,34 @@
+"""What a fidelity promises, and its fingerprint: labels are comparable if and only if their fingerprints agree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from mfal.config import Engine, Gpaw, Magnetism
+from mfal.frames import Fidelity
+
+#: Settings of an engine that say how a calculation runs, not what comes out.
+OPERATIONAL = {"processes", "timeout", "max_iterations"}
+
+
+def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[str, Any]:
+    """Code, functional, pseudopotentials, cutoff, k-points, spin, U and ordering policy of one fidelity."""
+    if isinstance(engine, Gpaw):
+        promised = engine.model_dump(exclude=OPERATIONAL) | {"setups": "gpaw-data PAW"}
+    else:
+        promised = {"kind": engine.kind, "checkpoint": getattr(engine, fidelity)}
+    promised["spin"] = "collinear" if fidelity == "magnetic" else "restricted"
+    if fidelity == "magnetic":
+        promised |= {
+            "hubbard_u": dict(sorted(magnetism.hubbard_u.items())),
+            "moments": dict(sorted(magnetism.moments.items())),
+            "ordering": magnetism.ordering,
+        }
+    return promised
+
+
+def fingerprint(promised: dict[str, Any]) -> str:
+    """The hash of a fidelity's settings: 12 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(promised, sort_keys=True).encode()).hexdigest()[:12]

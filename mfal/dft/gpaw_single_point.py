@@ -1,0 +1,60 @@
+"""`python -m mfal.dft.gpaw_single_point JOB RESULT`: one GPAW single point, serial or on every rank of mpirun.
+
+Energies in eV (extrapolated to zero smearing), forces eV/Å, stress eV/Å3 in ASE's sign and Voigt order, moments µB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+
+def main(job_file: str, result_file: str) -> None:
+    from gpaw import GPAW, PW, FermiDirac, KohnShamConvergenceError
+    from gpaw.mpi import world
+
+    job = json.loads(Path(job_file).read_text())
+    atoms = Atoms(
+        job["symbols"], cell=job["cell"], positions=job["positions"], pbc=True, magmoms=job["initial_moments"]
+    )
+    atoms.calc = GPAW(
+        mode=PW(job["cutoff"]),
+        xc=job["functional"],
+        spinpol=job["magnetic"],
+        setups=job["setups"],
+        kpts={"density": job["kpoint_density"], "gamma": True},
+        occupations=FermiDirac(job["smearing"]),
+        maxiter=job["max_iterations"],
+        convergence=job["convergence"],
+        txt="gpaw.txt",
+    )
+    start = time.perf_counter()
+    result: dict[str, Any]
+    try:
+        # Every rank must make every call: they are collective.
+        result = {
+            "status": "converged",
+            "energy": float(atoms.get_potential_energy()),
+            "free_energy": float(atoms.get_potential_energy(force_consistent=True)),
+            "forces": atoms.get_forces().tolist(),
+            "stress": atoms.get_stress().tolist(),
+            "magmoms": atoms.get_magnetic_moments().tolist() if job["magnetic"] else None,
+        }
+    except KohnShamConvergenceError:
+        result = {"status": "unconverged", "reason": f"no self-consistency in {job['max_iterations']} iterations"}
+    result["wall_seconds"] = time.perf_counter() - start
+    if world.rank == 0:
+        # In one step: a killed process must not leave half a result that looks like a whole one.
+        part = Path(f"{result_file}.part")
+        part.write_text(json.dumps(result))
+        os.replace(part, result_file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
