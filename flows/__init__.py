@@ -1,0 +1,1 @@
+"""The loop as jobflow flows, and the command line."""

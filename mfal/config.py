@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     NonNegativeInt,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -94,7 +95,11 @@ class Parent(Section):
     """An ordered structure whose sublattices are reoccupied."""
 
     name: str = Field(min_length=1)
-    structure: Annotated[Structure, BeforeValidator(_read_structure)]
+    structure: Annotated[
+        Structure,
+        BeforeValidator(_read_structure),
+        PlainSerializer(lambda structure: structure.as_dict(), when_used="json"),
+    ]
     supercell: tuple[PositiveInt, PositiveInt, PositiveInt] = (1, 1, 1)
     sublattices: list[Sublattice] = []
 

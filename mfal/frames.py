@@ -144,6 +144,7 @@ class Round(Document):
     #: Labels in the training set, by fidelity.
     trained_on: dict[Fidelity, int] = {}
     threshold: float
+    stop: bool = False
     next_step: str = ""
     finished_at: str = ""
 

@@ -1,0 +1,1 @@
+"""Where a campaign is kept: maggma stores on one SQLite file, and the builder that fills its collections."""

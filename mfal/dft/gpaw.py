@@ -14,9 +14,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
@@ -28,8 +29,13 @@ from mfal.frames import Fidelity
 JOB, RESULT, LOCK, LOG = "gpaw-job.json", "gpaw-result.json", "gpaw.lock", "gpaw.log"
 
 
-class UnconvergedError(RuntimeError):
-    """The self-consistency loop ended without convergence."""
+class CalculationError(RuntimeError):
+    """The calculation ran and gave no numbers: how it ended, why, and the seconds that it cost."""
+
+    def __init__(self, status: Literal["unconverged", "failed"], reason: str, wall_seconds: float) -> None:
+        super().__init__(reason)
+        self.status: Literal["unconverged", "failed"] = status
+        self.wall_seconds = wall_seconds
 
 
 class GpawProcess(Calculator):
@@ -38,8 +44,8 @@ class GpawProcess(Calculator):
     After a calculation `wall_seconds` is the time it took, also when it was found finished.
 
     Raises (on calculation):
-        UnconvergedError: no self-consistency within `max_iterations`.
-        RuntimeError: GPAW stopped for another reason; the message ends with the last line of its log.
+        CalculationError: no self-consistency within `max_iterations`, a time-out, or GPAW stopped for another reason;
+            the message ends with the last telling line of its log.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "magmoms"]
@@ -59,7 +65,7 @@ class GpawProcess(Calculator):
         result = self._result(json.dumps(self._job()))
         self.wall_seconds = result["wall_seconds"]
         if result["status"] == "unconverged":
-            raise UnconvergedError(result["reason"])
+            raise CalculationError("unconverged", result["reason"], self.wall_seconds)
         self.results = {
             "energy": result["energy"],
             "free_energy": result["free_energy"],
@@ -115,6 +121,7 @@ class GpawProcess(Calculator):
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(self.engine.processes), *command]
         else:
             del environment["GPAW_MPI_BACKEND"]
+        start = time.perf_counter()
         with open(LOG, "a") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, pass_fds=[lock])
             try:
@@ -123,13 +130,15 @@ class GpawProcess(Calculator):
                 process.terminate()  # mpirun passes it on to its ranks, which a kill would orphan
                 process.wait()
                 if isinstance(error, subprocess.TimeoutExpired):
-                    raise RuntimeError(f"GPAW ran longer than engine.timeout = {self.engine.timeout:g} minutes") from None
+                    reason = f"GPAW ran longer than engine.timeout = {self.engine.timeout:g} minutes"
+                    raise CalculationError("failed", reason, time.perf_counter() - start) from None
                 raise
         if not Path(RESULT).is_file():
             lines = [line.strip() for line in Path(LOG).read_text(errors="replace").splitlines() if line.strip()]
             # mpirun appends its own banner of dashes and advice; the error itself is the last line that names one.
             telling = [line for line in lines if "Error" in line] or lines or ["no output"]
-            raise RuntimeError(f"GPAW stopped with exit code {process.returncode}: {telling[-1]}")
+            reason = f"GPAW stopped with exit code {process.returncode}: {telling[-1]}"
+            raise CalculationError("failed", reason, time.perf_counter() - start)
 
 
 def problems(engine: Gpaw, elements: Iterable[str]) -> list[str]:

@@ -1,0 +1,46 @@
+# make quickstart   set up this machine and run the whole loop on real DFT (about a quarter of an hour)
+# make test         set up this machine and run the tests
+# make lint         ruff and mypy
+# make test-slow    the tests that take minutes
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# What GPAW is compiled against and runs with.
+PACKAGES := gcc python3-dev python3-venv libxc-dev libopenblas-dev libfftw3-dev openmpi-bin libopenmpi-dev
+
+.PHONY: quickstart test test-slow lint install system clean
+
+quickstart: install
+	$(BIN)/mfal run configs/quickstart.yaml
+
+test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml | system
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mfal needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[gpaw,dev]'
+	@touch $@
+
+# Asks for nothing and installs nothing when all is there already.
+system:
+	@command -v apt-get >/dev/null || { echo "No apt-get here: install the equivalents of $(PACKAGES)"; exit 0; }; \
+	missing=$$(for p in $(PACKAGES); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	[ -z "$$missing" ] || { echo "Installing with apt-get:" $$missing; \
+	$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; }
+
+clean:
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,231 @@
+"""The campaign as one jobflow Flow; rounds and calculations are born at run time.
+
+explore -> label broadly -> score -> route -> label magnetic -> train -> evaluate -> next round, or stop.
+
+The planners (`label_broadly`, `route_round`, `next_round`) are cheap and pure: they only look at what is there and
+replace themselves by the jobs that follow. They are run again on a restart and make the same jobs again; the expensive
+jobs in between are kept (see `flows.jobs`). Planners pass references on, never the data behind them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobflow import Flow, Job, OutputReference, Response, job
+from pydantic import Field
+
+from flows.jobs import pinned
+from flows.label import LabelMaker
+from flows.steps import Evaluation, evaluate, explore_round, score, train
+from mfal.acquire.route import route
+from mfal.committee.decompose import Sigma
+from mfal.config import Campaign
+from mfal.dft.fidelity import fingerprint, settings
+from mfal.explore.candidates import Exploration
+from mfal.frames import Document, Fidelity, Frame, Status
+
+
+class LabelJob(Document):
+    """Where the label of a frame at a fidelity is, or will be."""
+
+    frame_id: str
+    fidelity: Fidelity
+    uuid: str
+
+
+class Progress(Document):
+    """What a planner must know of the rounds before: where things are, not the things."""
+
+    round: int = 0
+    explorations: list[str] = Field(default_factory=list)
+    labels: list[LabelJob] = Field(default_factory=list)
+    #: How many of `labels` stand there from earlier rounds.
+    earlier: int = 0
+    hold_out: list[str] = Field(default_factory=list)
+    committee: str | None = None
+
+    def frames(self) -> list[OutputReference]:
+        return [OutputReference(uuid).frames for uuid in self.explorations]
+
+    def label_outputs(self) -> list[OutputReference]:
+        return [OutputReference(label.uuid) for label in self.labels]
+
+    def committee_output(self) -> OutputReference | None:
+        return OutputReference(self.committee) if self.committee else None
+
+
+def campaign_flow(campaign: Campaign) -> Flow:
+    """The whole campaign; only its first round's first jobs exist yet."""
+    return Flow(_round(campaign, Progress()), name=campaign.campaign)
+
+
+def _round(campaign: Campaign, progress: Progress) -> list[Job]:
+    exploration = pinned(
+        explore_round(campaign, progress.round, progress.committee_output(), progress.frames()),
+        campaign.campaign,
+        campaign.seed,
+        progress.round,
+        [parent.model_dump(mode="json") for parent in campaign.parents],
+        campaign.explore.model_dump(),
+        campaign.committee.pretrained,
+        progress.committee,
+        progress.explorations,
+        kind="explore",
+        campaign=campaign.campaign,
+        round=progress.round,
+    )
+    now = progress.model_copy(update={"explorations": [*progress.explorations, exploration.uuid]})
+    plan = label_broadly(campaign, now, exploration.output)
+    return [exploration, _planner(plan, "plan", campaign, now)]
+
+
+@job
+def label_broadly(campaign: Campaign, progress: Progress, exploration: Exploration) -> Response:
+    """Non-magnetic labels for every frame of the round; then scores, if there is a committee; then the route."""
+    labels = [_label(campaign, progress, frame, "nonmagnetic") for frame in exploration.frames]
+    now = _with(progress, labels)
+    jobs: list[Job] = list(labels)
+    sigmas = None
+    if progress.committee:
+        scores = pinned(
+            score(OutputReference(progress.explorations[-1]).frames, now.committee_output()),
+            progress.explorations[-1],
+            progress.committee,
+            kind="score",
+            campaign=campaign.campaign,
+            round=progress.round,
+        )
+        jobs.append(scores)
+        sigmas = scores.output
+    plan = route_round(
+        campaign,
+        now,
+        OutputReference(progress.explorations[-1]).frames,
+        sigmas,
+        [label.output.status for label in labels],
+    )
+    jobs.append(_planner(plan, "route", campaign, now))
+    return Response(output=[label.uuid for label in labels], replace=Flow(jobs))
+
+
+@job
+def route_round(
+    campaign: Campaign,
+    progress: Progress,
+    frames: list[Frame],
+    sigmas: dict[str, Sigma] | None,
+    statuses: list[Status | None],
+) -> Response:
+    """Decide for every frame of the round; magnetic labels for the chosen ones; then training and evaluation."""
+    decisions = route(
+        [frame.frame_id for frame in frames],
+        sigmas or {},
+        campaign.acquire,
+        campaign=campaign.campaign,
+        round=progress.round,
+        unusable={
+            frame.frame_id: status or "lost"
+            for frame, status in zip(frames, statuses, strict=True)
+            if status != "ok"
+        },
+        seed=[campaign.seed, progress.round, 1],
+    )
+    by_id = {frame.frame_id: frame for frame in frames}
+    chosen = [decision for decision in decisions if decision.decision == "magnetic"]
+    labels = [_label(campaign, progress, by_id[decision.frame_id], "magnetic") for decision in chosen]
+    now = _with(progress, labels).model_copy(
+        update={"hold_out": progress.hold_out + [d.frame_id for d in chosen if d.arm == "hold_out"]}
+    )
+    uuids = [label.uuid for label in now.labels]
+    trained = pinned(
+        train(
+            campaign, now.round, now.frames(), now.label_outputs(), now.hold_out, previous=now.committee_output()
+        ),
+        campaign.campaign,
+        campaign.seed,
+        now.round,
+        campaign.committee.model_dump(),
+        campaign.training.model_dump(exclude={"device"}),
+        uuids,
+        now.hold_out,
+        now.committee,
+        kind="train",
+        campaign=campaign.campaign,
+        round=now.round,
+    )
+    control = [d.frame_id for d in chosen if d.arm == "control"]
+    evaluated = pinned(
+        evaluate(
+            campaign,
+            now.round,
+            OutputReference(now.explorations[-1]),
+            now.frames(),
+            now.label_outputs(),
+            [label.frame_id for label in now.labels[now.earlier :]],
+            now.hold_out,
+            control,
+            trained.output,
+            now.committee_output(),
+        ),
+        trained.uuid,
+        campaign.stop.model_dump(),
+        campaign.acquire.threshold,
+        control,
+        kind="evaluate",
+        campaign=campaign.campaign,
+        round=now.round,
+    )
+    following = now.model_copy(
+        update={"round": now.round + 1, "earlier": len(now.labels), "committee": trained.uuid}
+    )
+    plan = _planner(next_round(campaign, following, evaluated.output), "plan", campaign, following)
+    return Response(output=decisions, replace=Flow([*labels, trained, evaluated, plan]))
+
+
+@job
+def next_round(campaign: Campaign, progress: Progress, evaluation: Evaluation) -> Response:
+    """The next round, unless the evaluation says that the campaign has had enough."""
+    if evaluation.round.stop:
+        return Response(output=evaluation.round.next_step)
+    return Response(output=evaluation.round.next_step, replace=Flow(_round(campaign, progress)))
+
+
+def _planner(plan: Job, kind: Any, campaign: Campaign, progress: Progress) -> Job:
+    """A planner under a uuid of its own for this campaign file and what came before."""
+    return pinned(
+        plan,
+        plan.name,
+        campaign.model_dump(mode="json"),
+        progress.model_dump(),
+        kind=kind,
+        campaign=campaign.campaign,
+        round=progress.round,
+        resumable=False,
+    )
+
+
+def _label(campaign: Campaign, progress: Progress, frame: Frame, fidelity: Fidelity) -> Job:
+    """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again."""
+    maker = LabelMaker(
+        campaign.engine, campaign.magnetism, fidelity, name=f"{fidelity} {frame.structure.formula} {frame.frame_id}"
+    )
+    attempt = 1
+    return pinned(
+        maker.make(frame),
+        frame.frame_id,
+        fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)),
+        attempt,
+        kind="label",
+        campaign=campaign.campaign,
+        round=progress.round,
+        fidelity=fidelity,
+        frame_id=frame.frame_id,
+    )
+
+
+def _with(progress: Progress, labels: list[Job]) -> Progress:
+    new = [
+        LabelJob(frame_id=label.metadata["frame_id"], fidelity=label.metadata["fidelity"], uuid=label.uuid)
+        for label in labels
+    ]
+    return progress.model_copy(update={"labels": progress.labels + new})

@@ -1,0 +1,117 @@
+"""The `mfal` command."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from mfal.config import Campaign, ConfigError, load
+from stores.campaign import FILE
+
+app = typer.Typer(
+    help="Active learning over two DFT fidelities: training data for magnetic battery cathodes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+Config = Annotated[Path, typer.Argument(help="The campaign file, e.g. configs/quickstart.yaml.", show_default=False)]
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def run(config: Config) -> None:
+    """Run a campaign in this process, or go on where it stopped.
+
+    Nothing that was calculated is calculated again, so the command can be interrupted and repeated at will. The store,
+    the calculations and the reports are written below the `directory` of the campaign file.
+    """
+    campaign = _load(config)
+    # Imported late: torch and atomate2 take seconds that `--help` and a wrong campaign file should not.
+    from flows.display import Display
+    from flows.local import AlreadyRunningError
+    from flows.local import run as run_campaign
+
+    display = Display(campaign)
+    try:
+        with display:
+            run_campaign(campaign, display.on_event)
+    except ConfigError as error:
+        _refuse(error)
+    except AlreadyRunningError as error:
+        errors.print(f"[red]{escape(str(error))}[/]: wait for it, or stop it")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        display.say("Interrupted. The same command goes on from here.")
+        raise typer.Exit(130) from None
+    except Exception:
+        if not display.failed:
+            raise
+        raise typer.Exit(1) from None  # the display has said which job broke, and how
+    display.summary(config)
+
+
+@app.command()
+def status(config: Config) -> None:
+    """Print a table of the campaign's rounds: candidates, labels by fidelity and status, core-hours, errors."""
+    campaign = _load(config)
+    from flows.status import table
+    from stores.campaign import open_stores
+
+    _must_exist(campaign, config)
+    stores = open_stores(campaign.directory)
+    try:
+        for part in table(stores, campaign):
+            Console().print(part)
+    finally:
+        stores.close()
+
+
+@app.command()
+def report(
+    config: Config,
+    round: Annotated[int | None, typer.Option(help="The round; the last finished one by default.", min=0)] = None,
+) -> None:
+    """Write the HTML report of a round again, from the stores, and print where it is."""
+    campaign = _load(config)
+    from flows.report import write_report
+    from stores.campaign import open_stores
+
+    _must_exist(campaign, config)
+    stores = open_stores(campaign.directory)
+    try:
+        print(write_report(stores, campaign, round))
+    except LookupError as error:
+        errors.print(f"[red]{escape(str(error.args[0]))}[/]")
+        raise typer.Exit(2) from None
+    finally:
+        stores.close()
+
+
+def _load(config: Path) -> Campaign:
+    try:
+        return load(config)
+    except ConfigError as error:
+        _refuse(error)
+
+
+def _refuse(error: ConfigError) -> NoReturn:
+    for line in error.lines:
+        errors.print(f"[red]{escape(line)}[/]")
+    raise typer.Exit(2) from None
+
+
+def _must_exist(campaign: Campaign, config: Path) -> None:
+    if not (campaign.directory / FILE).is_file():
+        errors.print(f"Nothing has run yet in {escape(str(campaign.directory))}: start with 'mfal run {escape(str(config))}'")
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    # Third-party notices (pymatgen on rounding, torch on tensors that need no gradient) would bury what matters.
+    warnings.simplefilter("ignore")
+    app()

@@ -1,0 +1,80 @@
+"""Jobs whose uuid is the hash of what they compute, so that the JobStore is the memory of the campaign.
+
+The flow is a pure function of the campaign file. Running it again makes the same jobs with the same uuids; a job whose
+output is in the JobStore is not run again. There is no other restart logic.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from uuid import NAMESPACE_URL, uuid5
+
+from jobflow import Job, JobConfig, JobStore, OnMissing, Response
+from monty.json import jsanitize
+
+logger = logging.getLogger("mfal.jobs")
+
+Kind = Literal["explore", "plan", "label", "score", "route", "train", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a job of the campaign just did; sent as the `event` of a log record of `mfal.jobs`."""
+
+    what: Literal["started", "finished", "kept", "failed"]
+    job: Job
+    born: tuple[Job, ...] = ()
+    error: str = ""
+
+
+class CampaignJob(Job):
+    """A job that tells what it does."""
+
+    def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
+        self._tell("started")
+        try:
+            response = super().run(store, job_dir)
+        except Exception as error:
+            self._tell("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        self._tell("finished", born=tuple(response.replace.jobs) if response.replace else ())
+        return response
+
+    def _tell(self, what: Literal["started", "finished", "kept", "failed"], **details: Any) -> None:
+        logger.info("%s %s", what, self.name, extra={"event": Event(what, self, **details)})
+
+
+class ResumableJob(CampaignJob):
+    """A job that is not run again when the store holds its output. Only for jobs that give birth to none."""
+
+    def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
+        if store.count({"uuid": self.uuid, "index": self.index}):
+            self._tell("kept")
+            return Response()
+        return super().run(store, job_dir)
+
+
+def pinned(
+    job: Job, *key: Any, kind: Kind, campaign: str, round: int, resumable: bool = True, **metadata: Any
+) -> CampaignJob:
+    """The job under a uuid made of its kind and `key`: whatever decides what comes out, as JSON can say it.
+
+    An input that is missing because a calculation was lost reaches the job as None; it never stops the campaign.
+    """
+    content = json.dumps([kind, *jsanitize(list(key), strict=True)], sort_keys=True)
+    cls = ResumableJob if resumable else CampaignJob
+    return cls(
+        job.function,
+        job.function_args,
+        job.function_kwargs,
+        output_schema=job.output_schema,
+        uuid=str(uuid5(NAMESPACE_URL, content)),
+        name=job.name,
+        metadata={"kind": kind, "campaign": campaign, "round": round, **metadata},
+        config=JobConfig(on_missing_references=OnMissing.NONE),
+        **job._kwargs,
+    )

@@ -1,0 +1,65 @@
+"""One calculation, one job, one label: a calculation that goes wrong is a label with a status.
+
+Only a failure of the calculation itself is: a full disk or a missing program says nothing about the frame, so it stays
+an error, and the next run tries again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jobflow import JobStore, Maker, job
+from maggma.stores import MemoryStore
+from monty.os import cd
+
+from flows.engines import processes, static_maker
+from mfal.config import Engine, Magnetism
+from mfal.dft.gpaw import CalculationError
+from mfal.dft.label import blank, from_ase_task
+from mfal.dft.moments import initial_moments
+from mfal.frames import Fidelity, Frame, Label
+
+
+@dataclass
+class LabelMaker(Maker):
+    """Runs an engine's static job in this process and turns what comes out into a label.
+
+    The calculation has a folder of its own below the current one, named by frame, fidelity and fingerprint: a rerun
+    comes back to it, and a person finds it.
+    """
+
+    engine: Engine
+    magnetism: Magnetism
+    fidelity: Fidelity
+    name: str = "label"
+
+    @job
+    def make(self, frame: Frame) -> Label:
+        label = blank(frame, self.engine, self.magnetism, self.fidelity)
+        folder = Path(f"{frame.frame_id}-{self.fidelity}-{label.fingerprint}").resolve()
+        folder.mkdir(exist_ok=True)
+        structure = frame.structure.copy()
+        if self.fidelity == "magnetic":
+            structure.add_site_property("magmom", initial_moments(structure, self.magnetism))
+        static = static_maker(self.engine, self.magnetism, self.fidelity).make(structure)
+        memory = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+        memory.connect()
+        started = datetime.now(UTC)
+        try:
+            with cd(folder):
+                document = static.run(memory).output
+            seconds = document.output.elapsed_time
+            label = from_ase_task(label, document, frame, self.magnetism)
+        except CalculationError as error:
+            seconds = error.wall_seconds
+            label = label.model_copy(update={"status": error.status, "reason": str(error)})
+        return label.model_copy(
+            update={
+                "core_hours": seconds * processes(self.engine) / 3600,
+                "directory": str(folder),
+                "started_at": started.isoformat(timespec="seconds"),
+                "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )

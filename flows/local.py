@@ -1,0 +1,99 @@
+"""A campaign in this process: jobflow's local manager, the SQLite stores, and the news of every job."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jobflow import run_locally
+
+from flows.campaign import campaign_flow
+from flows.jobs import Event
+from flows.jobs import logger as job_logger
+from mfal.config import Campaign, ConfigError, Gpaw
+from mfal.dft.gpaw import problems
+from stores.builder import CampaignBuilder
+from stores.campaign import CampaignStores, open_stores
+
+
+class AlreadyRunningError(RuntimeError):
+    """Another process runs the same campaign."""
+
+
+def check(campaign: Campaign) -> None:
+    """Whether this machine can calculate what the campaign asks for.
+
+    Raises:
+        ConfigError: it cannot; nothing has been written.
+    """
+    if isinstance(campaign.engine, Gpaw) and (found := problems(campaign.engine, campaign.elements())):
+        raise ConfigError(found)
+
+
+def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None]) -> None:
+    """Run the campaign to its end, or on from where it stopped.
+
+    Args:
+        on_event: called after every start and end of a job, when the collections already hold its output.
+
+    Raises:
+        ConfigError: this machine cannot calculate it.
+        AlreadyRunningError: another process is at it.
+    """
+    check(campaign)
+    folder = campaign.directory / "calculations"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(campaign.directory / "run.lock"):
+        stores = open_stores(campaign.directory)
+        try:
+            with _listening(lambda event: _tell(event, stores, on_event)):
+                # A calculation that goes wrong is a label, not an error; any other error ends the run where it happens.
+                run_locally(
+                    campaign_flow(campaign), store=stores.jobs, root_dir=folder, log=False, raise_immediately=True
+                )
+        finally:
+            stores.close()
+
+
+def _tell(event: Event, stores: CampaignStores, on_event: Callable[[Event, CampaignStores], None]) -> None:
+    if event.what in ("finished", "kept"):
+        # Also for kept jobs: a process may have died between saving the output and building from it.
+        CampaignBuilder(stores, [event.job.uuid]).build()
+    on_event(event, stores)
+
+
+@contextmanager
+def _listening(listener: Callable[[Event], None]) -> Iterator[None]:
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            listener(record.event)  # type: ignore[attr-defined]
+
+    handler, level, propagate = Listener(), job_logger.level, job_logger.propagate
+    job_logger.addHandler(handler)
+    job_logger.setLevel(logging.INFO)
+    job_logger.propagate = False
+    try:
+        yield
+    finally:
+        job_logger.removeHandler(handler)
+        job_logger.setLevel(level)
+        job_logger.propagate = propagate
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the campaign for this process; the kernel lets go of it however the process ends."""
+    with open(path, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise AlreadyRunningError(f"another 'mfal run' (process {lock.read().strip() or '?'}) is at it") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

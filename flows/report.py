@@ -1,0 +1,42 @@
+"""The report of a round, from the stores to a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mfal.config import Campaign
+from mfal.report.page import render
+from stores.campaign import CampaignStores
+
+
+def report_path(campaign: Campaign, round: int) -> Path:
+    return campaign.directory / "reports" / f"round-{round}.html"
+
+
+def write_report(stores: CampaignStores, campaign: Campaign, round: int | None = None) -> Path:
+    """Write the report of a finished round (the last one by default) and return its path.
+
+    Raises:
+        LookupError: there is no such finished round.
+    """
+    rounds = stores.all_rounds(campaign.campaign)
+    finished = [summary.round for summary in rounds]
+    if not finished or (round is not None and round not in finished):
+        have = f"finished are {', '.join(map(str, finished))}" if finished else "none is finished yet"
+        raise LookupError(f"there is no report of round {round if round is not None else 0}: {have}")
+    last = finished[-1] if round is None else round
+    page = render(
+        campaign=campaign.campaign,
+        rounds=[summary for summary in rounds if summary.round <= last],
+        frames=stores.all_frames(campaign.campaign),
+        labels=stores.all_labels(),
+        scores=stores.all_scores(campaign.campaign),
+        parity=stores.parity(campaign.campaign, last),
+    )
+    path = report_path(campaign, last)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(page)
+    os.replace(part, path)
+    return path

@@ -1,0 +1,200 @@
+"""The expensive steps between calculations, one job each: explore, score, train, evaluate.
+
+They take everything as arguments (references that jobflow resolves) and open no database, so they run on any worker.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from chgnet.model.model import CHGNet
+from jobflow import job
+
+from mfal.acquire.stop import reason_to_stop
+from mfal.committee.decompose import Sigma, decompose
+from mfal.committee.evaluate import errors, parity
+from mfal.committee.members import train_committee
+from mfal.committee.predict import predict
+from mfal.config import Campaign
+from mfal.explore.candidates import Exploration, explore
+from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label, Member, Round, Status, TrainedCommittee
+from mfal.model.multifidelity import MultiFidelityCHGNet
+from mfal.model.weights import from_bytes, to_bytes
+from mfal.training.examples import examples
+from mfal.training.trainer import device
+
+
+class Evaluation(Document):
+    """A round's summary and the predictions behind it."""
+
+    round: Round
+    parity: list[dict[str, Any]]
+
+
+def pretrained_chgnet(name: str) -> CHGNet:
+    with contextlib.redirect_stdout(io.StringIO()):
+        return CHGNet.load(model_name=name, use_device="cpu", verbose=False)
+
+
+def members_of(committee: TrainedCommittee | None) -> list[MultiFidelityCHGNet]:
+    """The models of a committee document; none before the first training."""
+    return [from_bytes(base64.b64decode(member.weights)) for member in committee.members] if committee else []
+
+
+@job(data="frames")
+def explore_round(
+    campaign: Campaign, round: int, committee: TrainedCommittee | None, known: list[list[Frame]]
+) -> Exploration:
+    """Candidates of a round, driven by the magnetic fidelity of the committee's first member."""
+    pretrained = pretrained_chgnet(campaign.committee.pretrained)
+    models = members_of(committee)
+    found = explore(
+        campaign.parents,
+        campaign.explore,
+        force_field=models[0].fold("magnetic") if models else pretrained,
+        pretrained=pretrained,
+        known=[frame.structure for frames in known for frame in frames],
+        seed=[campaign.seed, round, 0],
+    )
+    if not found.frames and not known:
+        raise ValueError(
+            f"explore found no frame among {found.candidates} candidates (dropped: {found.dropped}): check the parents'"
+            " structures, explore.closest and explore.volume_per_atom"
+        )
+    return found
+
+
+@job
+def score(frames: list[Frame], committee: TrainedCommittee) -> dict[str, Sigma]:
+    """Paired uncertainties of both fidelities for every frame."""
+    predictions = predict(members_of(committee), [frame.structure for frame in frames])
+    return {frame.frame_id: decompose(p) for frame, p in zip(frames, predictions, strict=True)}
+
+
+@job(data="weights")
+def train(
+    campaign: Campaign,
+    round: int,
+    frames: list[list[Frame]],
+    labels: list[Label | None],
+    hold_out: list[str],
+    previous: TrainedCommittee | None,
+) -> TrainedCommittee:
+    """The committee retrained on all good labels so far but the hold-out's, from the last round's weights."""
+    start = time.perf_counter()
+    usable = _usable(labels, excluded=hold_out)
+    if not usable:
+        raise ValueError("no good label to train on: every calculation so far failed; 'mfal status' lists the reasons")
+    members = train_committee(
+        members_of(previous) or None,
+        examples(_flat(frames), usable),
+        campaign.committee,
+        campaign.training,
+        seed=campaign.seed + round,
+    )
+    keys = sorted((label.frame_id, label.fingerprint, label.attempt) for label in usable)
+    return TrainedCommittee(
+        campaign=campaign.campaign,
+        round=round,
+        members=[
+            Member(member=k, seed=seed, weights=base64.b64encode(to_bytes(model)).decode(), log=log)
+            for k, (model, log, seed) in enumerate(members)
+        ],
+        data_fingerprint=hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:12],
+        trained_on=_by_fidelity(usable),
+        device=str(device(campaign.training.device)),
+        seconds=time.perf_counter() - start,
+    )
+
+
+@job(data="parity")
+def evaluate(
+    campaign: Campaign,
+    round: int,
+    exploration: Exploration,
+    frames: list[list[Frame]],
+    labels: list[Label | None],
+    asked_now: list[str],
+    hold_out: list[str],
+    control: list[str],
+    committee: TrainedCommittee,
+    previous: TrainedCommittee | None,
+) -> Evaluation:
+    """Errors of the new committee on the hold-out, and of the old one on what it had not seen.
+
+    Args:
+        labels: all labels of the campaign, so that the last `len(asked_now)` ones are the round's own.
+        asked_now: frame ids of the round's labels; a None among those labels is a lost calculation.
+        control: frames of the round that were drawn at random.
+    """
+    present = [label for label in labels if label is not None]
+    this_round = [label for label in labels[len(labels) - len(asked_now) :] if label is not None]
+    models = members_of(committee)
+    # Before the first training the committee is the pretrained model: its energies refer to another functional's
+    # atoms, so only its forces, stress and moments tell something.
+    before = members_of(previous) or [
+        MultiFidelityCHGNet.from_pretrained(campaign.committee.pretrained, parts=campaign.committee.parts)
+    ]
+    everything = _flat(frames)
+    held = examples(everything, [label for label in present if label.good and label.frame_id in hold_out])
+    drawn = examples(everything, [label for label in this_round if label.good and label.frame_id in control])
+    trained = examples(everything, _usable(present, excluded=hold_out))
+    counts: dict[Fidelity, dict[Status, int]] = {f: dict(Counter(_statuses(this_round, f))) for f in FIDELITIES}
+    core_hours: dict[Fidelity, float] = defaultdict(float)
+    for label in this_round:
+        core_hours[label.fidelity] += label.core_hours
+    hold_out_errors = errors(models, held)
+    stop = reason_to_stop(
+        campaign.stop,
+        rounds_done=round + 1,
+        core_hours=sum(label.core_hours for label in present),
+        hold_out=hold_out_errors.get("magnetic"),
+    )
+    return Evaluation(
+        round=Round(
+            campaign=campaign.campaign,
+            round=round,
+            candidates=exploration.candidates,
+            dropped=exploration.dropped,
+            counts=counts,
+            core_hours=dict(core_hours),
+            errors={
+                "hold_out": hold_out_errors,
+                "hold_out_before": errors(before, held),
+                "control_before": errors(before, drawn),
+            },
+            trained_on=committee.trained_on,
+            threshold=campaign.acquire.threshold,
+            stop=stop is not None,
+            next_step=stop or f"goes on with round {round + 1}",
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+        parity=[point | {"set": "hold_out"} for point in parity(models, held)]
+        + [point | {"set": "train"} for point in parity(models, trained)],
+    )
+
+
+def _flat(frames: Iterable[Iterable[Frame]]) -> list[Frame]:
+    return [frame for group in frames for frame in group]
+
+
+def _usable(labels: Iterable[Label | None], *, excluded: Sequence[str]) -> list[Label]:
+    return [label for label in labels if label is not None and label.good and label.frame_id not in excluded]
+
+
+def _by_fidelity(labels: Iterable[Label]) -> dict[Fidelity, int]:
+    counts = Counter(label.fidelity for label in labels)
+    return {fidelity: counts[fidelity] for fidelity in FIDELITIES}
+
+
+def _statuses(labels: Iterable[Label], fidelity: Fidelity) -> list[Status]:
+    return [label.status for label in labels if label.fidelity == fidelity]

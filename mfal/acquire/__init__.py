@@ -1,0 +1,1 @@
+"""Which frames get the expensive label, and when the campaign has had enough."""
