@@ -113,13 +113,13 @@ def route_round(
     campaign: Campaign,
     progress: Progress,
     frames: list[Frame],
-    sigmas: dict[str, Sigma] | None,
+    sigmas: dict[str, dict[str, float]] | None,
     statuses: list[Status | None],
 ) -> Response:
     """Decide for every frame of the round; magnetic labels for the chosen ones; then training and evaluation."""
     decisions = route(
         [frame.frame_id for frame in frames],
-        sigmas or {},
+        {frame_id: Sigma(**sigma) for frame_id, sigma in (sigmas or {}).items()},
         campaign.acquire,
         campaign=campaign.campaign,
         round=progress.round,

@@ -12,13 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from flows.jobs import Event
 from flows.report import report_path, write_report
-from flows.status import moments_line
+from flows.status import WORDS, moments_line
 from mfal.config import Campaign
 from mfal.frames import Fidelity
 from stores.campaign import CampaignStores
-
-WORDS: dict[Fidelity, str] = {"nonmagnetic": "non-magnetic", "magnetic": "magnetic"}
-
 
 class Display:
     """Follows the events of a run. `failed` holds the jobs that broke."""
@@ -92,9 +89,9 @@ class Display:
 
     def _step(self, event: Event, kind: str, round: int) -> None:
         bar = self._bar(f"round {round}  {kind}")
-        if event.what == "started":
-            self._progress.update(bar, total=1)
-        else:
+        if event.what == "advanced":
+            self._progress.update(bar, completed=event.done, total=event.of)
+        elif event.what != "started":
             self._progress.remove_task(bar)
             self._bars = {name: task for name, task in self._bars.items() if task != bar}
             if event.what == "finished":

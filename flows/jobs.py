@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
-from jobflow import Job, JobConfig, JobStore, OnMissing, Response
+from jobflow import CURRENT_JOB, Job, JobConfig, JobStore, OnMissing, Response
 from monty.json import jsanitize
 
 logger = logging.getLogger("mfal.jobs")
 
+What = Literal["started", "advanced", "finished", "kept", "failed"]
 Kind = Literal["explore", "plan", "label", "score", "route", "train", "evaluate"]
 
 
@@ -25,27 +26,35 @@ Kind = Literal["explore", "plan", "label", "score", "route", "train", "evaluate"
 class Event:
     """What a job of the campaign just did; sent as the `event` of a log record of `mfal.jobs`."""
 
-    what: Literal["started", "finished", "kept", "failed"]
+    what: What
     job: Job
     born: tuple[Job, ...] = ()
     error: str = ""
+    done: int = 0
+    of: int = 0
+
+
+def tell(what: What, job: Job, **details: Any) -> None:
+    logger.info("%s %s", what, job.name, extra={"event": Event(what, job, **details)})
+
+
+def advance(done: int, of: int) -> None:
+    """How far the job that runs now has come."""
+    tell("advanced", CURRENT_JOB.job, done=done, of=of)
 
 
 class CampaignJob(Job):
     """A job that tells what it does."""
 
     def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
-        self._tell("started")
+        tell("started", self)
         try:
             response = super().run(store, job_dir)
         except Exception as error:
-            self._tell("failed", error=f"{type(error).__name__}: {error}")
+            tell("failed", self, error=f"{type(error).__name__}: {error}")
             raise
-        self._tell("finished", born=tuple(response.replace.jobs) if response.replace else ())
+        tell("finished", self, born=tuple(response.replace.jobs) if response.replace else ())
         return response
-
-    def _tell(self, what: Literal["started", "finished", "kept", "failed"], **details: Any) -> None:
-        logger.info("%s %s", what, self.name, extra={"event": Event(what, self, **details)})
 
 
 class ResumableJob(CampaignJob):
@@ -53,7 +62,7 @@ class ResumableJob(CampaignJob):
 
     def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
         if store.count({"uuid": self.uuid, "index": self.index}):
-            self._tell("kept")
+            tell("kept", self)
             return Response()
         return super().run(store, job_dir)
 

@@ -41,14 +41,17 @@ def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None]) -
         on_event: called after every start and end of a job, when the collections already hold its output.
 
     Raises:
-        ConfigError: this machine cannot calculate it.
+        ConfigError: this machine cannot calculate it, or the store in the campaign's directory is not one of mfal.
         AlreadyRunningError: another process is at it.
     """
     check(campaign)
     folder = campaign.directory / "calculations"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(campaign.directory / "run.lock"):
-        stores = open_stores(campaign.directory)
+        try:
+            stores = open_stores(campaign.directory)
+        except ValueError as error:
+            raise ConfigError([f"directory = {str(campaign.directory)!r}: {error}"]) from error
         try:
             with _listening(lambda event: _tell(event, stores, on_event)):
                 # A calculation that goes wrong is a label, not an error; any other error ends the run where it happens.

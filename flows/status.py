@@ -4,81 +4,71 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 
 from mfal.config import MAGNETIC_ELEMENTS, Campaign
-from mfal.frames import FIDELITIES, Errors, Round
+from mfal.frames import FIDELITIES, Errors, Fidelity
 from stores.campaign import CampaignStores
+
+WORDS: dict[Fidelity, str] = {"nonmagnetic": "non-magnetic", "magnetic": "magnetic"}
 
 
 def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
-    """One row a round, the unfinished one last; below it what the moments look like."""
+    """Two rows a round, one for each fidelity; below them the moments and what comes next."""
+    out = Table(
+        "round", "candidates", "fidelity", "labels", "core-h", "F hold-out", "F random", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    out.title, out.title_justify = f"campaign {campaign.campaign}", "left"
+    for column in (out.columns[i] for i in (0, 1, 4, 5, 6)):
+        column.justify = "right"
     rounds = stores.all_rounds(campaign.campaign)
-    out = Table(title=f"campaign {campaign.campaign}", title_justify="left")
-    for heading in ("round", "candidates"):
-        out.add_column(heading, justify="right")
-    for heading in ("non-magnetic labels", "magnetic labels"):
-        out.add_column(heading)
-    for heading in ("core-h\nnon-mag / mag", "hold-out F\nnon-mag / mag", "random arm F\nnon-mag / mag", "frames in\nhold-out / arm"):
-        out.add_column(heading, justify="right")
-    out.add_column("then")
     for summary in rounds:
-        out.add_row(
-            str(summary.round),
-            str(summary.candidates),
-            *(_statuses(summary.counts.get(f, {})) for f in FIDELITIES),
-            " / ".join(f"{summary.core_hours.get(f, 0.0):.3f}" for f in FIDELITIES),
-            _pair(summary, "hold_out"),
-            _pair(summary, "control_before"),
-            f"{_frames(summary, 'hold_out')} / {_frames(summary, 'control_before')}",
-            summary.next_step,
-        )
-    running = len(rounds)
+        for fidelity in FIDELITIES:
+            first = fidelity == FIDELITIES[0]
+            out.add_row(
+                str(summary.round) if first else "",
+                str(summary.candidates) if first else "",
+                WORDS[fidelity],
+                _statuses(summary.counts.get(fidelity, {})),
+                f"{summary.core_hours.get(fidelity, 0.0):.3f}",
+                _force_error(summary.errors["hold_out"].get(fidelity)),
+                _force_error(summary.errors["control_before"].get(fidelity)),
+                end_section=not first,
+            )
     unfinished: dict[str, Counter[str]] = defaultdict(Counter)
     hours: Counter[str] = Counter()
-    for label in stores.labels.query({"round": running, "campaign": campaign.campaign}):
+    for label in stores.labels.query({"round": len(rounds), "campaign": campaign.campaign}):
         unfinished[label["fidelity"]][label["status"]] += 1
         hours[label["fidelity"]] += label["core_hours"]
-    if unfinished:
-        out.add_row(
-            str(running),
-            "",
-            *(_statuses(unfinished[f]) for f in FIDELITIES),
-            " / ".join(f"{hours[f]:.3f}" for f in FIDELITIES),
-            "",
-            "",
-            "",
-            "not finished",
-        )
-    footer = "F: mean absolute force error, meV/Å. Random arm: drawn at random, predicted before training on it."
-    return [out, footer, *([line] if (line := moments_line(stores)) else [])]
+    for fidelity, counts in unfinished.items():
+        out.add_row(str(len(rounds)), "", WORDS[fidelity], _statuses(counts), f"{hours[fidelity]:.3f}", "", "")  # type: ignore[index]
+    state = rounds[-1].next_step if rounds and rounds[-1].stop else f"Round {len(rounds)} is not finished"
+    notes = [
+        "F: mean absolute force error in meV/Å (number of frames). Hold-out: never trained on.",
+        "Random: the control arm, drawn at random, predicted before any training on it.",
+        moments_line(stores),
+        f"{state[0].upper()}{state[1:]}.",
+    ]
+    return [out, *(note for note in notes if note)]
 
 
 def moments_line(stores: CampaignStores) -> str:
     """The range of |moment| by element over the good magnetic labels."""
     found: dict[str, list[float]] = defaultdict(list)
-    structures = {doc["frame_id"]: doc["structure"]["sites"] for doc in stores.frames.query(properties=["frame_id", "structure"])}
     for label in stores.labels.query({"fidelity": "magnetic", "status": "ok"}):
-        for site, moment in zip(structures[label["frame_id"]], label["magmoms"], strict=True):
+        frame = stores.frames.query_one({"frame_id": label["frame_id"]}, properties=["structure"])
+        for site, moment in zip(frame["structure"]["sites"], label["magmoms"], strict=True):
             if site["label"] in MAGNETIC_ELEMENTS:
                 found[site["label"]].append(abs(moment))
     ranges = [f"{el} {min(m):.2f} to {max(m):.2f} µB ({len(m)} ions)" for el, m in sorted(found.items())]
     return f"Moments of the good magnetic labels: {', '.join(ranges)}" if ranges else ""
 
 
-def _statuses(counts: dict[str, int]) -> str:  # type: ignore[type-arg]
+def _statuses(counts: Counter[str] | dict[str, int]) -> str:  # type: ignore[type-arg]
     return ", ".join(f"{n} {status}" for status, n in counts.items()) or "-"
 
 
-def _errors(summary: Round, which: str) -> dict[str, Errors]:
-    return summary.errors.get(which, {})  # type: ignore[call-overload,no-any-return]
-
-
-def _pair(summary: Round, which: str) -> str:
-    errors = [_errors(summary, which).get(f) for f in FIDELITIES]
-    return " / ".join(f"{e.forces:.0f}" if e and e.forces is not None else "-" for e in errors)
-
-
-def _frames(summary: Round, which: str) -> int:
-    return max((e.frames for e in _errors(summary, which).values()), default=0)
+def _force_error(errors: Errors | None) -> str:
+    return f"{errors.forces:.0f} ({errors.frames})" if errors and errors.forces is not None else "-"

@@ -13,14 +13,17 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from chgnet.model.model import CHGNet
 from jobflow import job
 
+from flows.jobs import advance
+
 from mfal.acquire.stop import reason_to_stop
-from mfal.committee.decompose import Sigma, decompose
+from mfal.committee.decompose import decompose
 from mfal.committee.evaluate import errors, parity
 from mfal.committee.members import train_committee
 from mfal.committee.predict import predict
@@ -74,10 +77,10 @@ def explore_round(
 
 
 @job
-def score(frames: list[Frame], committee: TrainedCommittee) -> dict[str, Sigma]:
-    """Paired uncertainties of both fidelities for every frame."""
+def score(frames: list[Frame], committee: TrainedCommittee) -> dict[str, dict[str, float]]:
+    """The fields of `Sigma` for every frame: paired uncertainties of both fidelities."""
     predictions = predict(members_of(committee), [frame.structure for frame in frames])
-    return {frame.frame_id: decompose(p) for frame, p in zip(frames, predictions, strict=True)}
+    return {frame.frame_id: asdict(decompose(p)) for frame, p in zip(frames, predictions, strict=True)}
 
 
 @job(data="weights")
@@ -100,6 +103,9 @@ def train(
         campaign.committee,
         campaign.training,
         seed=campaign.seed + round,
+        on_epoch=lambda member, epoch, _: advance(
+            member * campaign.training.epochs + epoch, campaign.committee.members * campaign.training.epochs
+        ),
     )
     keys = sorted((label.frame_id, label.fingerprint, label.attempt) for label in usable)
     return TrainedCommittee(

@@ -154,7 +154,7 @@ class Explore(Section):
     frames: PositiveInt = 8
     orderings: PositiveInt = 6  # distinct occupations tried a round
     relax_steps: NonNegativeInt = 30  # of each ordering with the current model, cell included
-    perturbations: NonNegativeInt = 2  # strained and rattled copies of each ordering
+    perturbations: NonNegativeInt = 2  # strained and rattled copies of each ordering; 0: the orderings as they are
     strain: NonNegativeFloat = Field(0.03, lt=0.5)  # standard deviation of each component
     rattle: NonNegativeFloat = 0.08  # Å, standard deviation of each coordinate
     md: MolecularDynamics | None = MolecularDynamics()

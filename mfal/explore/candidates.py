@@ -42,7 +42,7 @@ def explore(
     known: Sequence[Structure] = (),
     seed: Sequence[int],
 ) -> Exploration:
-    """Candidates of a round: relaxed orderings, strained and rattled copies, snapshots of molecular dynamics.
+    """Candidates of a round: strained and rattled copies of relaxed orderings, snapshots of molecular dynamics.
 
     Deterministic from `seed` on one machine (torch's threads change the last digits of a trajectory elsewhere).
 
@@ -97,7 +97,9 @@ def _pool(
         if settings.relax_steps:
             ordering = relax(ordering, calculator, steps=settings.relax_steps)
         starts.append((name, ordering))
-        pool.append((name, "ordering", ordering))
+        if not settings.perturbations:
+            pool.append((name, "ordering", ordering))
+        # An ordering on its ideal sites has no forces by symmetry, so its perturbed copies stand for it.
         for _ in range(settings.perturbations):
             perturbed = perturb(ordering, strain=settings.strain, rattle=settings.rattle, rng=rng)
             pool.append((name, "strain and rattle", perturbed))

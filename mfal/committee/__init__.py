@@ -1,0 +1,1 @@
+"""Several models trained on the same labels: their predictions, their spread and their errors."""

@@ -1,0 +1,63 @@
+"use strict";
+// Colours in the figures are names of CSS variables: plotly gets the values of the scheme that holds now.
+const root = document.documentElement;
+
+function themed(text) {
+  const style = getComputedStyle(root);
+  return JSON.parse(text, (_, value) => {
+    const name = typeof value === "string" && /^var\((--[\w-]+)\)$/.exec(value);
+    return name ? style.getPropertyValue(name[1]).trim() : value;
+  });
+}
+
+function draw() {
+  const zoom = matchMedia("(pointer: fine)").matches ? "zoom" : false; // a finger scrolls the page
+  for (const node of document.querySelectorAll(".plot")) {
+    const figure = themed(document.getElementById("data-" + node.id).textContent);
+    figure.layout.dragmode = zoom;
+    if (node.dataset.square) figure.layout.height = Math.min(node.clientWidth, 440);
+    node.textContent = "";
+    Plotly.newPlot(node, figure.data, figure.layout, { displayModeBar: false, responsive: true });
+    node.style.height = figure.layout.height + "px";
+  }
+}
+
+async function inflate() {
+  const packed = document.getElementById("plotly");
+  if (!packed) return;
+  const bytes = Uint8Array.from(atob(packed.textContent.trim()), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+  packed.remove();
+  draw();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  addEventListener("beforeprint", () => { root.dataset.print = ""; draw(); });
+  addEventListener("afterprint", () => { delete root.dataset.print; draw(); });
+}
+
+inflate().catch((error) => {
+  for (const node of document.querySelectorAll(".plot")) {
+    node.textContent = "This figure could not be drawn (" + error.message + "). It needs a browser of 2023 or later.";
+  }
+});
+
+// Sorting: a header's button orders the rows by its column; absent values stay last.
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const header = button.closest("th");
+    const body = header.closest("table").tBodies[0];
+    const column = Number(header.dataset.column);
+    const way = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
+    const compare = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");
+      return way * (header.dataset.numeric ? x - y : x.localeCompare(y, undefined, { numeric: true }));
+    };
+    for (const other of header.closest("thead").querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
+    body.append(...[...body.rows].sort(compare));
+  });
+}

@@ -1,0 +1,1 @@
+"""Labels to tensors, the loss and the training loop."""

@@ -1,0 +1,96 @@
+"""Labels as the tensors that a model is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from chgnet.graph import CrystalGraph, CrystalGraphConverter
+from torch import Tensor
+
+from mfal.frames import Fidelity, Frame, Label
+
+
+@dataclass(frozen=True)
+class Example:
+    """One label. What the calculation did not give is None: never zero, and never NaN."""
+
+    frame_id: str
+    fidelity: Fidelity
+    graph: CrystalGraph
+    energy: float | None = None  # eV/atom
+    forces: Tensor | None = None  # [N, 3] eV/Å
+    stress: Tensor | None = None  # [3, 3] GPa, CHGNet's sign
+    magmoms: Tensor | None = None  # [N] µB, absolute
+
+
+def examples(
+    frames: Iterable[Frame], labels: Iterable[Label], *, converter: CrystalGraphConverter | None = None
+) -> list[Example]:
+    """The good labels, in their order; the labels of one frame share its graph.
+
+    Args:
+        frames: at least those of the good labels.
+        labels: those that are not good are left out.
+        converter: a model's `graph_converter`; by default one with the cutoffs of CHGNet 0.3.0, which do for any of the
+            pretrained models (0.2.0 ends at 5 Å instead of 6 Å and gives what is beyond no weight).
+
+    Raises:
+        ValueError: a label has a number that is not finite, a wrong shape, no number at all, or no frame. Nothing is
+            dropped or replaced in silence (chgnet's own dataset takes another item at random).
+    """
+    by_id = {frame.frame_id: frame for frame in frames}
+    converter = converter or CrystalGraphConverter(algorithm="fast")
+    graphs: dict[str, CrystalGraph] = {}
+    result = []
+    for label in labels:
+        if not label.good:
+            continue
+        if label.frame_id not in by_id:
+            raise ValueError(f"label of {label.frame_id} ({label.fidelity}): there is no such frame")
+        if label.frame_id not in graphs:
+            graphs[label.frame_id] = converter(by_id[label.frame_id].structure, graph_id=label.frame_id)
+        result.append(_example(label, graphs[label.frame_id]))
+    return result
+
+
+def _example(label: Label, graph: CrystalGraph) -> Example:
+    atoms = len(graph.atomic_number)
+    energy = _checked(label, "energy", label.energy, ())
+    forces = _checked(label, "forces", label.forces, (atoms, 3))
+    stress = _checked(label, "stress", label.stress, (3, 3))
+    magmoms = _checked(label, "magmoms", label.magmoms, (atoms,))
+    if energy is None and forces is None and stress is None and magmoms is None:
+        raise ValueError(f"label of {label.frame_id} ({label.fidelity}): is good but has no numbers")
+    return Example(
+        frame_id=label.frame_id,
+        fidelity=label.fidelity,
+        graph=graph,
+        energy=None if energy is None else float(energy) / atoms,
+        forces=_tensor(forces),
+        stress=_tensor(stress),
+        # CHGNet gives the size of a moment, not its sign.
+        magmoms=_tensor(None if magmoms is None else np.abs(magmoms)),
+    )
+
+
+def _checked(label: Label, field: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    if value is None:
+        return None
+    name = f"{field} of {label.frame_id} ({label.fidelity})"
+    try:
+        array = np.asarray(value, dtype=float)
+    except ValueError as error:
+        raise ValueError(f"{name}: is not an array of shape {shape}") from error
+    if array.shape != shape:
+        raise ValueError(f"{name}: has shape {array.shape}, not {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: is not finite")
+    return array
+
+
+def _tensor(array: np.ndarray | None) -> Tensor | None:
+    return None if array is None else torch.as_tensor(array, dtype=torch.float32)

@@ -1,0 +1,83 @@
+"""What the tests share: a small campaign file, and one whole run of it on the surrogate engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pymatgen.core import Lattice, Structure
+from typer.testing import CliRunner
+
+STRUCTURES = Path(__file__).parent.parent / "configs" / "structures"
+
+
+def rock_salt() -> Structure:
+    """The 4-atom tetragonal cell of MnO with its four sites a little off their places."""
+    structure = Structure.from_file(STRUCTURES / "rocksalt-4.cif")
+    structure.perturb(0.02)
+    return structure
+
+
+def mno() -> Structure:
+    """The 2-atom cell of MnO, oxygen a little off its place, so that there is a force."""
+    cell = Lattice(4.445 / 2 * (1 - np.eye(3)))
+    return Structure(cell, ["Mn", "O"], [[0, 0, 0], [0.51, 0.5, 0.5]])
+
+
+def small_campaign(directory: Path, **changes: Any) -> dict[str, Any]:
+    """A campaign of two rounds on the surrogate engine, small enough to run in half a minute."""
+    return {
+        "campaign": "small",
+        "seed": 3,
+        "directory": str(directory),
+        "parents": [
+            {
+                "name": "rock salt",
+                "structure": str(STRUCTURES / "rocksalt-4.cif"),
+                "sublattices": [
+                    {"element": "Mn", "compositions": [{"Li": 0.5, "Mn": 0.5}, {"Li": 0.5, "Fe": 0.5}, {"Mn": 1}]}
+                ],
+            }
+        ],
+        "explore": {
+            "frames": 5,
+            "orderings": 3,
+            "relax_steps": 1,
+            "perturbations": 2,
+            "md": {"temperatures": [600], "steps": 2, "snapshots": 1},
+        },
+        "engine": {"kind": "surrogate"},
+        "magnetism": {"hubbard_u": {"Mn": 3.9, "Fe": 5.3}, "moments": {"Mn": 5.0, "Fe": 4.0}},
+        "acquire": {"magnetic_per_round": 2, "threshold": 0.0, "control_share": 0.5, "hold_out": 1},
+        "committee": {"members": 2},
+        "training": {"epochs": 2, "batch_size": 4},
+        "stop": {"rounds": 2},
+    } | changes
+
+
+def write_campaign(folder: Path, **changes: Any) -> Path:
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(small_campaign(folder / "run", **changes)))
+    return path
+
+
+@pytest.fixture
+def mfal():
+    """Runs the command in this process: `mfal("run", path)` gives exit code and output."""
+    from flows.cli import app
+
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory):
+    """A campaign that ran to its end: its file and what `mfal run` printed."""
+    from flows.cli import app
+
+    path = write_campaign(tmp_path_factory.mktemp("finished"))
+    result = CliRunner().invoke(app, ["run", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return path, result.output

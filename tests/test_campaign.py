@@ -1,0 +1,211 @@
+"""The whole loop on the surrogate engine: real exploration, training and stores; pretrained CHGNets in place of DFT.
+
+Its real twin, on GPAW, is the quickstart campaign and the slow test in test_restart.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import small_campaign, write_campaign
+
+from mfal.config import load
+from mfal.model.weights import from_bytes
+from stores.builder import KEYS, CampaignBuilder
+from stores.campaign import FILE, open_stores
+
+
+@pytest.fixture
+def stores(finished):
+    opened = open_stores(load(finished[0]).directory)
+    yield opened
+    opened.close()
+
+
+def test_two_rounds_with_labels_of_both_fidelities(stores):
+    rounds = stores.all_rounds("small")
+    assert [r.round for r in rounds] == [0, 1]
+    for summary in rounds:
+        assert summary.counts["nonmagnetic"] == {"ok": 5}
+        assert summary.counts["magnetic"] == {"ok": 3 if summary.round == 0 else 2}
+        assert summary.errors["hold_out"]["magnetic"].frames == 1
+        assert summary.errors["hold_out"]["magnetic"].magmoms is not None
+        assert summary.errors["hold_out"]["nonmagnetic"].magmoms is None
+    # The hold-out has both labels and none of them is trained on
+    assert rounds[1].trained_on == {"nonmagnetic": 9, "magnetic": 4}
+    assert rounds[0].stop is False
+    assert rounds[1].stop is True
+    assert "stop.rounds" in rounds[1].next_step
+
+
+def test_every_frame_has_a_decision_and_later_ones_a_sigma(stores):
+    scores = stores.all_scores("small")
+    assert Counter(score.round for score in scores) == {0: 5, 1: 5}
+    arms = Counter((score.round, score.arm) for score in scores if score.decision == "magnetic")
+    assert arms == {(0, "hold_out"): 1, (0, "control"): 2, (1, "control"): 1, (1, "committee"): 1}
+    for score in scores:
+        assert score.reason
+        if score.round == 1:
+            assert score.sigma_delta is not None
+            assert score.sigma_delta > 0
+    asked = {score.frame_id for score in scores if score.decision == "magnetic"}
+    assert asked == {label.frame_id for label in stores.all_labels() if label.fidelity == "magnetic"}
+
+
+def test_frames_are_new_in_every_round(stores):
+    frames = stores.all_frames("small")
+    assert len(frames) == 10
+    assert {label.frame_id for label in stores.all_labels()} == frames.keys()
+
+
+def test_models_are_kept_with_their_data_and_predict(stores):
+    models = list(stores.models.query(sort={"round": 1, "member": 1}))
+    assert [(model["round"], model["member"]) for model in models] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert models[0]["data_fingerprint"] != models[2]["data_fingerprint"]
+    assert len(models[0]["log"]) == 2
+    committee = stores.output(models[2]["job_uuid"])
+    structure = next(iter(stores.all_frames("small").values())).structure
+    forces = [
+        from_bytes(base64.b64decode(member.weights)).predict_structure(structure)["f"] for member in committee.members
+    ]
+    assert np.abs(forces[0] - forces[1]).max() > 1e-4
+
+
+def test_builder_may_run_again_and_changes_nothing(stores):
+    before = {name: sorted(map(str, getattr(stores, name).query())) for name in KEYS}
+    CampaignBuilder(stores).run()
+    assert {name: sorted(map(str, getattr(stores, name).query())) for name in KEYS} == before
+
+
+def test_builder_restores_lost_collections(stores, tmp_path):
+    for name in KEYS:
+        getattr(stores, name).remove_docs({})
+    assert stores.all_rounds("small") == []
+    CampaignBuilder(stores).build()
+    assert len(stores.all_rounds("small")) == 2
+    assert len(stores.all_labels()) == 15
+
+
+def test_a_second_run_calculates_nothing_and_says_so(finished, mfal):
+    path, first = finished
+    assert "15 calculations run (10 non-magnetic, 5 magnetic)" in first
+    again = mfal("run", path)
+    assert again.exit_code == 0
+    assert "No calculation was started: all 15 that the campaign asks for are in the store" in again.stdout
+
+
+def test_status_and_report(finished, mfal):
+    path, first = finished
+    status = mfal("status", path)
+    assert status.exit_code == 0
+    for words in ("non-magnetic", "5 ok", "3 ok", "2 ok", "Moments of the good magnetic labels", "Stops: all 2 rounds"):
+        assert words in status.stdout
+    report = load(path).directory / "reports" / "round-1.html"
+    assert str(report) in first.replace("\n", "")
+    written = report.read_text()
+    report.unlink()
+    again = mfal("report", path)
+    assert again.exit_code == 0
+    assert report.read_text() == written
+    missing = mfal("report", path, "--round", 7)
+    assert missing.exit_code == 2
+    assert "no report of round 7" in missing.stderr
+
+
+def test_status_before_anything_ran(tmp_path, mfal):
+    result = mfal("status", write_campaign(tmp_path))
+    assert result.exit_code == 1
+    assert "Nothing has run yet" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_rounds_go_on_where_the_campaign_ended(tmp_path, mfal):
+    assert mfal("run", write_campaign(tmp_path, stop={"rounds": 1})).exit_code == 0
+    result = mfal("run", write_campaign(tmp_path, stop={"rounds": 2}))
+    assert result.exit_code == 0
+    assert "7 calculations run (5 non-magnetic, 2 magnetic), 8 found in the store" in result.stdout
+    assert "goes on with round 1" in result.stdout
+
+
+def test_a_campaign_that_finds_nothing_says_why(tmp_path, mfal):
+    explore = small_campaign(tmp_path)["explore"] | {"volume_per_atom": [24.0, 25.0]}
+    result = mfal("run", write_campaign(tmp_path, explore=explore))
+    assert result.exit_code == 1
+    assert "explore found no frame" in result.stdout
+    assert "absurd volume" in result.stdout
+
+
+def test_a_store_of_someone_else_is_refused(tmp_path, mfal):
+    path = write_campaign(tmp_path)
+    (tmp_path / "run").mkdir()
+    foreign = sqlite3.connect(tmp_path / "run" / FILE)
+    foreign.execute("CREATE TABLE recipes (name TEXT)")
+    foreign.commit()
+    result = mfal("run", path)
+    assert result.exit_code == 2
+    assert FILE in result.stderr
+    assert foreign.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+
+
+def test_one_run_at_a_time(tmp_path, mfal):
+    path = write_campaign(tmp_path)
+    first = subprocess.Popen([sys.executable, "-m", "flows", "run", str(path)], stdout=subprocess.DEVNULL)
+    lock = tmp_path / "run" / "run.lock"
+    deadline = time.monotonic() + 60
+    while not (lock.is_file() and lock.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second = mfal("run", path)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert second.exit_code == 1
+    assert f"process {first.pid}" in second.stderr
+
+
+@pytest.mark.parametrize("after", [3, 9])
+def test_killed_in_the_middle_it_finishes_and_repeats_nothing(tmp_path, mfal, after):
+    """SIGKILL after some labels; the same command again. Every (frame, fidelity) is calculated once."""
+    path = write_campaign(tmp_path)
+    process = subprocess.Popen([sys.executable, "-m", "flows", "run", str(path)], stdout=subprocess.DEVNULL)
+    database = tmp_path / "run" / FILE
+    deadline = time.monotonic() + 120
+    while not (database.is_file() and labels_in(database) >= after):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = labels_in(database)
+    before = finishing_times(database)
+    result = mfal("run", path)
+    assert result.exit_code == 0, result.output
+    assert f"{15 - kept} calculations run" in result.stdout
+    assert f"{kept} found in the store" in result.stdout
+    assert finishing_times(database).items() >= before.items()
+    assert len(finishing_times(database)) == 15
+
+
+def labels_in(database) -> int:
+    return len(finishing_times(database))
+
+
+def finishing_times(database) -> dict[str, str]:
+    """When each label job was done, read past the store: uuid -> time."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        try:
+            rows = connection.execute(
+                "SELECT json_extract(doc, '$.uuid'), json_extract(doc, '$.completed_at') FROM outputs"
+                " WHERE json_extract(doc, '$.metadata.kind') = 'label'"
+            ).fetchall()
+        except sqlite3.OperationalError:  # not made yet
+            rows = []
+    return dict(rows)

@@ -1,0 +1,44 @@
+"""The restart on real DFT: a GPAW campaign killed in the middle of a calculation."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import small_campaign, write_campaign
+
+
+@pytest.mark.slow
+def test_gpaw_campaign_killed_in_the_middle_of_a_calculation(tmp_path, mfal):
+    engine = {"kind": "gpaw", "cutoff": 300, "kpoint_density": 1.5, "processes": 2}
+    acquire = small_campaign(tmp_path)["acquire"] | {"magnetic_per_round": 1}
+    explore = small_campaign(tmp_path)["explore"] | {"frames": 3}
+    path = write_campaign(tmp_path, engine=engine, acquire=acquire, explore=explore, stop={"rounds": 1})
+    process = subprocess.Popen([sys.executable, "-m", "flows", "run", str(path)], stdout=subprocess.DEVNULL)
+    calculations = tmp_path / "run" / "calculations"
+    deadline = time.monotonic() + 300
+    while len(list(calculations.glob("*/gpaw.txt"))) < 2:  # the second one has begun
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    result = mfal("run", path)
+    assert result.exit_code == 0, result.output
+    folders = sorted(calculations.iterdir())
+    assert len(folders) == 5  # 3 frames non-magnetic, the hold-out and one more magnetic
+    for folder in folders:
+        assert starts(folder) == 1, folder
+    assert "Moments of the good magnetic labels: Mn" in result.stdout or "Fe" in result.stdout
+
+
+def starts(folder: Path) -> int:
+    """How often GPAW began in a folder; its log is written anew each time, the shell log is not."""
+    log = (folder / "gpaw.log").read_text()
+    return 1 + len(re.findall(r"^started$", log, re.MULTILINE)) if "started" in log else 1
