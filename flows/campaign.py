@@ -88,7 +88,7 @@ def label_broadly(campaign: Campaign, progress: Progress, exploration: Explorati
     sigmas = None
     if progress.committee:
         scores = pinned(
-            score(OutputReference(progress.explorations[-1]).frames, now.committee_output()),
+            score(campaign, OutputReference(progress.explorations[-1]).frames, now.committee_output()),
             progress.explorations[-1],
             progress.committee,
             kind="score",
@@ -124,9 +124,7 @@ def route_round(
         campaign=campaign.campaign,
         round=progress.round,
         unusable={
-            frame.frame_id: status or "lost"
-            for frame, status in zip(frames, statuses, strict=True)
-            if status != "ok"
+            frame.frame_id: status or "lost" for frame, status in zip(frames, statuses, strict=True) if status != "ok"
         },
         seed=[campaign.seed, progress.round, 1],
     )
@@ -138,9 +136,7 @@ def route_round(
     )
     uuids = [label.uuid for label in now.labels]
     trained = pinned(
-        train(
-            campaign, now.round, now.frames(), now.label_outputs(), now.hold_out, previous=now.committee_output()
-        ),
+        train(campaign, now.round, now.frames(), now.label_outputs(), now.hold_out, previous=now.committee_output()),
         campaign.campaign,
         campaign.seed,
         now.round,
@@ -175,9 +171,7 @@ def route_round(
         campaign=campaign.campaign,
         round=now.round,
     )
-    following = now.model_copy(
-        update={"round": now.round + 1, "earlier": len(now.labels), "committee": trained.uuid}
-    )
+    following = now.model_copy(update={"round": now.round + 1, "earlier": len(now.labels), "committee": trained.uuid})
     plan = _planner(next_round(campaign, following, evaluated.output), "plan", campaign, following)
     return Response(output=decisions, replace=Flow([*labels, trained, evaluated, plan]))
 

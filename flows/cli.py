@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -12,6 +13,9 @@ from rich.markup import escape
 
 from mfal.config import Campaign, ConfigError, load
 from stores.campaign import FILE
+
+# Before torch is imported: its threads must sleep while they wait, or beside another busy process they spin it to a crawl.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="Active learning over two DFT fidelities: training data for magnetic battery cathodes.",
@@ -107,7 +111,9 @@ def _refuse(error: ConfigError) -> NoReturn:
 
 def _must_exist(campaign: Campaign, config: Path) -> None:
     if not (campaign.directory / FILE).is_file():
-        errors.print(f"Nothing has run yet in {escape(str(campaign.directory))}: start with 'mfal run {escape(str(config))}'")
+        errors.print(
+            f"Nothing has run yet in {escape(str(campaign.directory))}: start with 'mfal run {escape(str(config))}'"
+        )
         raise typer.Exit(1)
 
 

@@ -17,6 +17,7 @@ from mfal.config import Campaign
 from mfal.frames import Fidelity
 from stores.campaign import CampaignStores
 
+
 class Display:
     """Follows the events of a run. `failed` holds the jobs that broke."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
@@ -18,7 +20,15 @@ WORDS: dict[Fidelity, str] = {"nonmagnetic": "non-magnetic", "magnetic": "magnet
 def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
     """Two rows a round, one for each fidelity; below them the moments and what comes next."""
     out = Table(
-        "round", "candidates", "fidelity", "labels", "core-h", "F hold-out", "F random", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        "round",
+        "candidates",
+        "fidelity",
+        "labels",
+        "core-h",
+        "F hold-out",
+        "F random",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     out.title, out.title_justify = f"campaign {campaign.campaign}", "left"
     for column in (out.columns[i] for i in (0, 1, 4, 5, 6)):
@@ -42,8 +52,9 @@ def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
     for label in stores.labels.query({"round": len(rounds), "campaign": campaign.campaign}):
         unfinished[label["fidelity"]][label["status"]] += 1
         hours[label["fidelity"]] += label["core_hours"]
-    for fidelity, counts in unfinished.items():
-        out.add_row(str(len(rounds)), "", WORDS[fidelity], _statuses(counts), f"{hours[fidelity]:.3f}", "", "")  # type: ignore[index]
+    for fidelity in FIDELITIES if unfinished else ():
+        counts, cost = _statuses(unfinished[fidelity]), f"{hours[fidelity]:.3f}"
+        out.add_row(str(len(rounds)), "", WORDS[fidelity], counts, cost, "", "")
     state = rounds[-1].next_step if rounds and rounds[-1].stop else f"Round {len(rounds)} is not finished"
     notes = [
         "F: mean absolute force error in meV/Å (number of frames). Hold-out: never trained on.",
@@ -66,7 +77,7 @@ def moments_line(stores: CampaignStores) -> str:
     return f"Moments of the good magnetic labels: {', '.join(ranges)}" if ranges else ""
 
 
-def _statuses(counts: Counter[str] | dict[str, int]) -> str:  # type: ignore[type-arg]
+def _statuses(counts: Mapping[Any, int]) -> str:
     return ", ".join(f"{n} {status}" for status, n in counts.items()) or "-"
 
 

@@ -21,7 +21,6 @@ from chgnet.model.model import CHGNet
 from jobflow import job
 
 from flows.jobs import advance
-
 from mfal.acquire.stop import reason_to_stop
 from mfal.committee.decompose import decompose
 from mfal.committee.evaluate import errors, parity
@@ -48,9 +47,11 @@ def pretrained_chgnet(name: str) -> CHGNet:
         return CHGNet.load(model_name=name, use_device="cpu", verbose=False)
 
 
-def members_of(committee: TrainedCommittee | None) -> list[MultiFidelityCHGNet]:
-    """The models of a committee document; none before the first training."""
-    return [from_bytes(base64.b64decode(member.weights)) for member in committee.members] if committee else []
+def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[MultiFidelityCHGNet]:
+    """The models of a committee document on the campaign's device; none before the first training."""
+    members = committee.members if committee else []
+    place = device(campaign.training.device)
+    return [from_bytes(base64.b64decode(member.weights)).to(place) for member in members]
 
 
 @job(data="frames")
@@ -59,7 +60,7 @@ def explore_round(
 ) -> Exploration:
     """Candidates of a round, driven by the magnetic fidelity of the committee's first member."""
     pretrained = pretrained_chgnet(campaign.committee.pretrained)
-    models = members_of(committee)
+    models = members_of(committee, campaign)
     found = explore(
         campaign.parents,
         campaign.explore,
@@ -77,9 +78,9 @@ def explore_round(
 
 
 @job
-def score(frames: list[Frame], committee: TrainedCommittee) -> dict[str, dict[str, float]]:
+def score(campaign: Campaign, frames: list[Frame], committee: TrainedCommittee) -> dict[str, dict[str, float]]:
     """The fields of `Sigma` for every frame: paired uncertainties of both fidelities."""
-    predictions = predict(members_of(committee), [frame.structure for frame in frames])
+    predictions = predict(members_of(committee, campaign), [frame.structure for frame in frames])
     return {frame.frame_id: asdict(decompose(p)) for frame, p in zip(frames, predictions, strict=True)}
 
 
@@ -98,7 +99,7 @@ def train(
     if not usable:
         raise ValueError("no good label to train on: every calculation so far failed; 'mfal status' lists the reasons")
     members = train_committee(
-        members_of(previous) or None,
+        members_of(previous, campaign) or None,
         examples(_flat(frames), usable),
         campaign.committee,
         campaign.training,
@@ -144,10 +145,10 @@ def evaluate(
     """
     present = [label for label in labels if label is not None]
     this_round = [label for label in labels[len(labels) - len(asked_now) :] if label is not None]
-    models = members_of(committee)
+    models = members_of(committee, campaign)
     # Before the first training the committee is the pretrained model: its energies refer to another functional's
     # atoms, so only its forces, stress and moments tell something.
-    before = members_of(previous) or [
+    before = members_of(previous, campaign) or [
         MultiFidelityCHGNet.from_pretrained(campaign.committee.pretrained, parts=campaign.committee.parts)
     ]
     everything = _flat(frames)

@@ -70,7 +70,8 @@ def _read_structure(value: Any, info: ValidationInfo) -> Any:
         return Structure.from_file(path)
     except Exception as error:
         raise ValueError(
-            f"{path} is not a structure that pymatgen reads ({type(error).__name__}): give a CIF, a POSCAR or a pymatgen JSON"
+            f"{path} is not a structure that pymatgen reads ({type(error).__name__}): give a CIF, a POSCAR or a"
+            " pymatgen JSON"
         ) from error
 
 
@@ -106,7 +107,9 @@ class Parent(Section):
     @model_validator(mode="after")
     def _sublattices_fit(self) -> Parent:
         if not self.structure.is_ordered:
-            raise ValueError("the parent must be ordered: name one element a site, and put the mixing under sublattices")
+            raise ValueError(
+                "the parent must be ordered: name one element a site, and put the mixing under sublattices"
+            )
         present = {element.symbol for element in self.structure.elements}
         for sublattice in self.sublattices:
             if sublattice.element not in present:
@@ -118,7 +121,7 @@ class Parent(Section):
                 for species, fraction in composition.items():
                     if abs(fraction * sites - round(fraction * sites)) > 1e-6:
                         raise ValueError(
-                            f"{species}: {fraction} of {sites} {sublattice.element} sites is not a whole number of sites:"
+                            f"{species}: {fraction} of {sites} {sublattice.element} sites is not a whole number:"
                             " change the fraction or the supercell"
                         )
         return self
@@ -128,7 +131,11 @@ class Parent(Section):
         replaced = {sublattice.element for sublattice in self.sublattices}
         kept = {element.symbol for element in self.structure.elements} - replaced
         return kept | {
-            symbol for s in self.sublattices for c in s.compositions for symbol, x in c.items() if x and symbol != VACANCY
+            symbol
+            for s in self.sublattices
+            for c in s.compositions
+            for symbol, x in c.items()
+            if x and symbol != VACANCY
         }
 
 
@@ -274,8 +281,8 @@ class Campaign(Section):
                 raise ValueError(f"magnetism.moments has no entry for {element}: add e.g. '{element}: {moment}' (µB)")
         if self.acquire.hold_out >= self.explore.frames:
             raise ValueError(
-                f"acquire.hold_out = {self.acquire.hold_out} leaves nothing of explore.frames = {self.explore.frames} to"
-                " train on: make hold_out smaller"
+                f"acquire.hold_out = {self.acquire.hold_out} leaves nothing of explore.frames ="
+                f" {self.explore.frames} to train on: make hold_out smaller"
             )
         return self
 

@@ -37,9 +37,7 @@ def canonical(structure: Structure) -> Structure:
     fractional = structure.frac_coords % 1.0
     fractional[fractional > 1 - 10.0**-DECIMALS] = 0.0  # rounding must not leave an atom on the far face
     positions = np.round(fractional @ lattice, DECIMALS) + 0.0
-    return Structure(
-        Lattice(lattice), [symbols[i] for i in order], positions[order], coords_are_cartesian=True
-    )
+    return Structure(Lattice(lattice), [symbols[i] for i in order], positions[order], coords_are_cartesian=True)
 
 
 def frame_id(structure: Structure) -> str:

@@ -69,7 +69,9 @@ def open_stores(directory: Path | str) -> CampaignStores:
         ValueError: the file is there and is not a store of mfal.
     """
     path = str(Path(directory) / FILE)
-    jobs = JobStore(SQLiteStore(path, "outputs"), additional_stores={"data": SQLiteStore(path, "blobs", key="blob_uuid")})
+    jobs = JobStore(
+        SQLiteStore(path, "outputs"), additional_stores={"data": SQLiteStore(path, "blobs", key="blob_uuid")}
+    )
     jobs.connect()
     collections = {
         "frames": SQLiteStore(path, "frames", key="frame_id"),

@@ -86,11 +86,8 @@ def _column(field: str) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether SQLite reads a stored value that equals this one as this one, so that SQL may compare them."""
-    if isinstance(value, str):
-        return "\0" not in value  # json_extract ends a string at a NUL
-    # true and false as well: SQLite takes them for 1 and 0. Of other numbers it reads 15 digits, Python 17.
-    return isinstance(value, int | float) and abs(value) <= 2**53 and value == int(value)
+    """Whether SQL may compare this value with stored ones: what is equal is the same JSON, or 1 and 1.0 and true."""
+    return type(value) is str or (type(value) in (int, float, bool) and abs(value) <= 2**53)
 
 
 def _narrow(criteria: dict) -> tuple[str, list[str]]:
@@ -108,7 +105,7 @@ def _narrow(criteria: dict) -> tuple[str, list[str]]:
                 array = f"{column} BETWEEN '[' AND '\\'" + (f" OR {column} IS NULL" if "." in field else "")
                 # a list as one argument, as SQLite limits the number of arguments
                 clauses.append(f"({column} IN (SELECT value FROM json_each(?)) OR {array})")
-                arguments.append(json.dumps(values))
+                arguments.append(_dumps(values))
     return " AND ".join(clauses), arguments
 
 

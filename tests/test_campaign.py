@@ -86,7 +86,7 @@ def test_builder_may_run_again_and_changes_nothing(stores):
     assert {name: sorted(map(str, getattr(stores, name).query())) for name in KEYS} == before
 
 
-def test_builder_restores_lost_collections(stores, tmp_path):
+def test_builder_restores_lost_collections(stores):
     for name in KEYS:
         getattr(stores, name).remove_docs({})
     assert stores.all_rounds("small") == []

@@ -104,7 +104,9 @@ def test_units_and_signs_against_finite_differences(surrogate_document):
     for sign in (1, -1):
         deformation = np.eye(3)
         deformation[2, 2] += sign * step
-        strained.append(Structure(Lattice(structure.lattice.matrix @ deformation), structure.species, structure.frac_coords))
+        strained.append(
+            Structure(Lattice(structure.lattice.matrix @ deformation), structure.species, structure.frac_coords)
+        )
     slope = (energy(strained[0]) - energy(strained[1])) / (2 * step * structure.volume) * 160.21766
     assert abs(slope) > 1
     assert label.stress[2][2] == pytest.approx(slope, rel=0.05)
@@ -140,7 +142,9 @@ def test_gpaw_at_both_fidelities_for_real(tmp_path):
         assert label.core_hours > 0
         assert os.path.exists(f"{label.directory}/gpaw.txt")
     assert labels["nonmagnetic"].magmoms is None
-    manganese = dict(zip((s.symbol for s in frame_of(mno()).structure.species), labels["magnetic"].magmoms, strict=True))["Mn"]
+    manganese = dict(
+        zip((s.symbol for s in frame_of(mno()).structure.species), labels["magnetic"].magmoms, strict=True)
+    )["Mn"]
     assert 4.2 < manganese < 4.9
     assert labels["magnetic"].energy != pytest.approx(labels["nonmagnetic"].energy, abs=0.1)
     # Adopted, not repeated: the second job finds the folder and returns the first one's numbers and cost at once.
@@ -206,7 +210,7 @@ def test_a_calculation_that_outlives_its_parent_is_adopted(tmp_path, monkeypatch
         "atoms.get_potential_energy()\n"
     )
     wrapper = tmp_path / "python"
-    wrapper.write_text(f"#!/bin/sh\nexec {sys.executable} {fake} \"$@\"\n")
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} {fake} "$@"\n')
     wrapper.chmod(0o755)
     first = subprocess.Popen([sys.executable, "-c", script, str(wrapper)], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
@@ -235,7 +239,7 @@ def test_two_threads_calculate_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = []
 
-    def pretend(self, lock):
+    def pretend(*_):
         runs.append(1)
         time.sleep(0.3)
         (tmp_path / gpaw.RESULT).write_text(json.dumps({"status": "unconverged", "reason": "fake", "wall_seconds": 1}))

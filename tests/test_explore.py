@@ -95,9 +95,7 @@ def test_near_duplicates_are_dropped_and_the_rest_is_spread(chgnet):
 def test_dynamics_heats_up_and_keeps_the_asked_snapshots(chgnet):
     calculator = CHGNetCalculator(chgnet, use_device="cpu")
     settings = MolecularDynamics(steps=6, snapshots=3)
-    run = snapshots(
-        rock_salt(), calculator, temperature=800, settings=settings, rng=np.random.default_rng(0)
-    )
+    run = snapshots(rock_salt(), calculator, temperature=800, settings=settings, rng=np.random.default_rng(0))
     assert len(run) == 3
     assert np.abs(run[-1].cart_coords - run[0].cart_coords).max() > 1e-3
     squeezed = rock_salt().scale_lattice(32.0)
@@ -117,7 +115,8 @@ def test_a_round_is_determined_by_its_seed(chgnet):
         md=MolecularDynamics(temperatures=[900], steps=3, snapshots=1),
     )
     runs = [
-        explore([mixed], settings, force_field=chgnet, pretrained=chgnet, seed=seed) for seed in ([1, 0], [1, 0], [2, 0])
+        explore([mixed], settings, force_field=chgnet, pretrained=chgnet, seed=seed)
+        for seed in ([1, 0], [1, 0], [2, 0])
     ]
     ids = [[frame.frame_id for frame in run.frames] for run in runs]
     assert ids[0] == ids[1] != ids[2]

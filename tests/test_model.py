@@ -91,6 +91,19 @@ def test_every_fidelity_begins_as_stock(stock, graphs, parts):
     assert (model.state_dict().keys() == stock.state_dict().keys()) == (parts == "")
 
 
+def test_messages_of_every_kind_depend_on_the_fidelity(stock):
+    model = MultiFidelityCHGNet.from_pretrained(stock, parts="M")
+    layers = {name.split(".twoBody")[0] for name in model.fidelity_parameters()}
+    # CHGNet has a third angle layer, whose output nothing reads.
+    assert layers == {
+        *(f"atom_conv_layers.{i}" for i in range(4)),
+        *(f"bond_conv_layers.{i}" for i in range(3)),
+        *(f"angle_layers.{i}" for i in range(2)),
+    }
+    gates = [name for name in model.fidelity_parameters() if "mlp_gate" in name]
+    assert len(gates) == len(model.fidelity_parameters()) / 2 == 9
+
+
 def test_without_any_angle_as_stock(stock, graphs):
     model = MultiFidelityCHGNet.from_pretrained(stock).eval()
     assert len(graphs[2].bond_graph) == 0

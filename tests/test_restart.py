@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -35,10 +34,9 @@ def test_gpaw_campaign_killed_in_the_middle_of_a_calculation(tmp_path, mfal):
     assert len(folders) == 5  # 3 frames non-magnetic, the hold-out and one more magnetic
     for folder in folders:
         assert starts(folder) == 1, folder
-    assert "Moments of the good magnetic labels: Mn" in result.stdout or "Fe" in result.stdout
+    assert "Moments of the good magnetic labels" in result.stdout
 
 
 def starts(folder: Path) -> int:
-    """How often GPAW began in a folder; its log is written anew each time, the shell log is not."""
-    log = (folder / "gpaw.log").read_text()
-    return 1 + len(re.findall(r"^started$", log, re.MULTILINE)) if "started" in log else 1
+    """How often GPAW was started in a folder: its log has one line of command for each."""
+    return sum(line.startswith("$ ") for line in (folder / "gpaw.log").read_text().splitlines())

@@ -117,7 +117,8 @@ def test_values_come_back(odd: Pair, tmp_path: Path) -> None:
         {"k": 3, "x": [1.0, math.nan, -(2**70)]},
         {"k": 4, "x": [math.nan]},
     ]
-    store.update(docs)
+    store.update([docs[0] | {"_id": 1}, *docs[1:]])
+    assert "_id" not in store.query_one()
     assert plain(store.query()) == plain([docs[0], docs[1] | {"y": [1.5, math.inf]}, *docs[2:]])
     assert [store.count({"x": criterion}) for criterion in (10**30, {"$lt": -(2**69)}, {"$gt": 2**70})] == [1, 1, 1]
     assert str(store.distinct("x")) == str([1, True, 10**30, math.nan, -(2**70)])
@@ -277,13 +278,12 @@ def test_refused_files(tmp_path: Path, statements: list[str], problem: str) -> N
 def test_waits_for_another_that_makes_the_file(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "s.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        SQLiteStore(tmp_path / "s.db", timeout=0.1).connect()
     threading.Timer(0.3, other.rollback).start()
     start = time.monotonic()
     assert SQLiteStore(tmp_path / "s.db").count() == 0
     assert time.monotonic() - start > 0.2
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        SQLiteStore(tmp_path / "s.db", timeout=0.1).update({"task_id": 1})
     other.close()
 
 

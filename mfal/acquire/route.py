@@ -78,7 +78,8 @@ def route(
     for i in frame_ids:
         decision = decisions.get(i) or {
             "decision": "skip",
-            "reason": spare or f"sigma_delta {sigmas[i].delta:.3f} is below the threshold of {settings.threshold:.3f} eV/Å",
+            "reason": spare
+            or f"sigma_delta {sigmas[i].delta:.3f} is below the threshold of {settings.threshold:.3f} eV/Å",
         }
         sigma = sigmas.get(i)
         scores.append(

@@ -11,6 +11,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,7 @@ class GpawProcess(Calculator):
             del environment["GPAW_MPI_BACKEND"]
         start = time.perf_counter()
         with open(LOG, "a") as log:
+            print(f"$ {shlex.join(command)}", file=log, flush=True)
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, pass_fds=[lock])
             try:
                 process.wait(timeout=60 * self.engine.timeout)

@@ -19,6 +19,11 @@ def main(job_file: str, result_file: str) -> None:
     from gpaw import GPAW, PW, FermiDirac, KohnShamConvergenceError
     from gpaw.mpi import world
 
+    if world.size != int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1")):
+        raise RuntimeError(
+            "GPAW was built without MPI: install openmpi-bin and libopenmpi-dev, then"
+            " pip install --force-reinstall --no-cache-dir --no-deps gpaw; or set engine.processes: 1"
+        )
     job = json.loads(Path(job_file).read_text())
     atoms = Atoms(
         job["symbols"], cell=job["cell"], positions=job["positions"], pbc=True, magmoms=job["initial_moments"]
