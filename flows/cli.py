@@ -14,7 +14,7 @@ from rich.markup import escape
 from mfal.config import Campaign, ConfigError, load
 from stores.campaign import FILE
 
-# Before torch is imported: its threads must sleep while they wait, or beside another busy process they spin it to a crawl.
+# Before torch is imported: its threads must sleep while they wait; beside a busy process they would spin to a crawl.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(

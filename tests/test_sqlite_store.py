@@ -115,12 +115,13 @@ def test_values_come_back(odd: Pair, tmp_path: Path) -> None:
         {"k": 1, "d": {"$date": {"$oid": "x"}}, "e": {"$dict": [["$int", 1]]}},  # not to be taken for our own tags
         {"k": 2, "x": [1, True, 10**30], "y": np.array([1.5, math.inf])},
         {"k": 3, "x": [1.0, math.nan, -(2**70)]},
-        {"k": 4, "x": [math.nan]},
+        {"k": 4, "x": [math.nan], "z": 2**70},
     ]
     store.update([docs[0] | {"_id": 1}, *docs[1:]])
     assert "_id" not in store.query_one()
     assert plain(store.query()) == plain([docs[0], docs[1] | {"y": [1.5, math.inf]}, *docs[2:]])
     assert [store.count({"x": criterion}) for criterion in (10**30, {"$lt": -(2**69)}, {"$gt": 2**70})] == [1, 1, 1]
+    assert store.query_one({"z": 2.0**70}) is not None
     assert str(store.distinct("x")) == str([1, True, 10**30, math.nan, -(2**70)])
     assert store.query_one({"k": 1}, ["d", "d.$date.none"]) == {"d": docs[0]["d"]}  # the whole field wins
 

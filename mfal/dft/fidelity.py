@@ -16,7 +16,7 @@ OPERATIONAL = {"processes", "timeout", "max_iterations"}
 def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[str, Any]:
     """Code, functional, pseudopotentials, cutoff, k-points, spin, U and ordering policy of one fidelity."""
     if isinstance(engine, Gpaw):
-        promised = engine.model_dump(exclude=OPERATIONAL) | {"setups": "gpaw-data PAW"}
+        promised = engine.model_dump(exclude=OPERATIONAL) | {"setups": "gpaw-data PAW", "stress": "Pulay-corrected"}
     else:
         promised = {"kind": engine.kind, "checkpoint": getattr(engine, fidelity)}
     promised["spin"] = "collinear" if fidelity == "magnetic" else "restricted"

@@ -11,6 +11,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -137,8 +138,8 @@ class GpawProcess(Calculator):
                 raise
         if not Path(RESULT).is_file():
             lines = [line.strip() for line in Path(LOG).read_text(errors="replace").splitlines() if line.strip()]
-            # mpirun appends its own banner of dashes and advice; the error itself is the last line that names one.
-            telling = [line for line in lines if "Error" in line] or lines or ["no output"]
+            # mpirun appends a banner of dashes and advice; the error itself reads "package.Error: what is wrong".
+            telling = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)] or lines[-1:]
             reason = f"GPAW stopped with exit code {process.returncode}: {telling[-1]}"
             raise CalculationError("failed", reason, time.perf_counter() - start)
 
