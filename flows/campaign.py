@@ -22,7 +22,7 @@ from mfal.committee.decompose import Sigma
 from mfal.config import Campaign
 from mfal.dft.fidelity import fingerprint, settings
 from mfal.explore.candidates import Exploration
-from mfal.frames import Document, Fidelity, Frame, Status
+from mfal.frames import WORDS, Document, Fidelity, Frame, Status
 
 
 class LabelJob(Document):
@@ -200,9 +200,8 @@ def _planner(plan: Job, kind: Any, campaign: Campaign, progress: Progress) -> Jo
 
 def _label(campaign: Campaign, progress: Progress, frame: Frame, fidelity: Fidelity) -> Job:
     """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again."""
-    maker = LabelMaker(
-        campaign.engine, campaign.magnetism, fidelity, name=f"{fidelity} {frame.structure.formula} {frame.frame_id}"
-    )
+    name = f"{WORDS[fidelity]} {frame.structure.reduced_formula} {frame.frame_id}"
+    maker = LabelMaker(campaign.engine, campaign.magnetism, fidelity, name=name)
     attempt = 1
     return pinned(
         maker.make(frame),

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from flows.jobs import Event
 from flows.report import report_path, write_report
-from flows.status import WORDS, moments_line
+from flows.status import moments_line
 from mfal.config import Campaign
-from mfal.frames import Fidelity
+from mfal.frames import WORDS, Fidelity
 from stores.campaign import CampaignStores
 
 

@@ -11,10 +11,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from mfal.config import MAGNETIC_ELEMENTS, Campaign
-from mfal.frames import FIDELITIES, Errors, Fidelity
+from mfal.frames import FIDELITIES, WORDS, Errors
 from stores.campaign import CampaignStores
-
-WORDS: dict[Fidelity, str] = {"nonmagnetic": "non-magnetic", "magnetic": "magnetic"}
 
 
 def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:

@@ -17,6 +17,8 @@ from pymatgen.core import Lattice, Structure
 Fidelity = Literal["nonmagnetic", "magnetic"]
 #: In the order of their cost; the index is the model's index of the fidelity.
 FIDELITIES: tuple[Fidelity, ...] = ("nonmagnetic", "magnetic")
+#: As people read them.
+WORDS: dict[Fidelity, str] = {"nonmagnetic": "non-magnetic", "magnetic": "magnetic"}
 
 Status = Literal["ok", "unconverged", "other_state", "collapsed", "failed"]
 #: Why a frame is where it is: drawn at random for the hold-out or the control arm, or chosen by the committee.

@@ -204,7 +204,7 @@ import json, os, sys, time
 open("starts", "a").write("x")
 time.sleep(2)
 json.dump({"status": "unconverged", "reason": "fake", "wall_seconds": 2.0}, open("part", "w"))
-os.replace("part", sys.argv[-1])
+os.replace("part", sys.argv[-2])
 """
 
 

@@ -13,9 +13,9 @@ from pymatgen.core import Lattice, Structure
 
 from mfal.frames import FIDELITIES
 from mfal.model.multifidelity import MultiFidelityCHGNet, silence
-from mfal.model.references import fit_reference_energies
 from mfal.model.weights import from_bytes, to_bytes
 from mfal.training.examples import Example
+from mfal.training.references import fit_reference_energies
 
 PARTS = {"C": "composition_model.", "E": "atom_embedding.", "M": "twoBody", "R": "mlp."}
 

@@ -13,9 +13,9 @@ from pymatgen.core import Lattice, Structure
 from mfal.config import LossWeights, Training
 from mfal.frames import FIDELITIES, Frame, Label
 from mfal.model.multifidelity import MultiFidelityCHGNet, silence
-from mfal.model.references import fit_reference_energies
 from mfal.training.examples import Example, examples
 from mfal.training.loss import loss, residuals, task
+from mfal.training.references import fit_reference_energies
 from mfal.training.trainer import device, train
 
 SURROGATES = {"nonmagnetic": "0.2.0", "magnetic": "r2scan"}

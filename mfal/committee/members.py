@@ -11,8 +11,8 @@ import torch
 
 from mfal.config import Committee, Training
 from mfal.model.multifidelity import MultiFidelityCHGNet
-from mfal.model.references import fit_reference_energies
 from mfal.training.examples import Example
+from mfal.training.references import fit_reference_energies
 from mfal.training.trainer import train
 
 #: Of the standard deviation of each weight tensor: enough for members to differ, while 20% gives 75 eV/atom.

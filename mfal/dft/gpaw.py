@@ -11,7 +11,6 @@ import fcntl
 import importlib.util
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -28,7 +27,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from mfal.config import Gpaw, Magnetism
 from mfal.frames import Fidelity
 
-JOB, RESULT, LOCK, LOG = "gpaw-job.json", "gpaw-result.json", "gpaw.lock", "gpaw.log"
+JOB, RESULT, LAST_WORDS = "gpaw-job.json", "gpaw-result.json", "gpaw-error.txt"
+LOCK, LOG = "gpaw.lock", "gpaw.log"
 
 
 class CalculationError(RuntimeError):
@@ -47,7 +47,7 @@ class GpawProcess(Calculator):
 
     Raises (on calculation):
         CalculationError: no self-consistency within `max_iterations`, a time-out, or GPAW stopped for another reason;
-            the message ends with the last telling line of its log.
+            the message ends with its last words.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "magmoms"]
@@ -106,7 +106,8 @@ class GpawProcess(Calculator):
         with open(LOCK, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (Path(RESULT).is_file() and Path(JOB).is_file() and Path(JOB).read_text() == job):
-                Path(RESULT).unlink(missing_ok=True)
+                for stale in (RESULT, LAST_WORDS):
+                    Path(stale).unlink(missing_ok=True)
                 Path(JOB).write_text(job)
                 self._run(lock.fileno())
             return json.loads(Path(RESULT).read_text())
@@ -118,7 +119,7 @@ class GpawProcess(Calculator):
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
         }
-        command = [sys.executable, "-m", "mfal.dft.gpaw_single_point", JOB, RESULT]
+        command = [sys.executable, "-m", "mfal.dft.gpaw_single_point", JOB, RESULT, LAST_WORDS]
         if self.engine.processes > 1:
             command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(self.engine.processes), *command]
         else:
@@ -137,10 +138,9 @@ class GpawProcess(Calculator):
                     raise CalculationError("failed", reason, time.perf_counter() - start) from None
                 raise
         if not Path(RESULT).is_file():
-            lines = [line.strip() for line in Path(LOG).read_text(errors="replace").splitlines() if line.strip()]
-            # mpirun appends a banner of dashes and advice; the error itself reads "package.Error: what is wrong".
-            telling = [line for line in lines if re.match(r"[A-Za-z_][\w.]*: ", line)] or lines[-1:]
-            reason = f"GPAW stopped with exit code {process.returncode}: {telling[-1]}"
+            # The calculation writes its own last words; what the system killed had none.
+            words = Path(LAST_WORDS).read_text() if Path(LAST_WORDS).is_file() else "its log is gpaw.log"
+            reason = f"GPAW stopped with exit code {process.returncode}: {words}"
             raise CalculationError("failed", reason, time.perf_counter() - start)
 
 

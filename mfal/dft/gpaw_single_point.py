@@ -1,4 +1,4 @@
-"""`python -m mfal.dft.gpaw_single_point JOB RESULT`: one GPAW single point, serial or on every rank of mpirun.
+"""`python -m mfal.dft.gpaw_single_point JOB RESULT ERROR`: one GPAW single point, serial or on every rank of mpirun.
 
 Energies in eV (extrapolated to zero smearing), forces eV/Å, stress eV/Å3 in ASE's sign and Voigt order, moments µB.
 """
@@ -17,7 +17,15 @@ from ase import Atoms
 from ase.units import Hartree
 
 
-def main(job_file: str, result_file: str) -> None:
+def main(job_file: str, result_file: str, error_file: str) -> None:
+    try:
+        single_point(job_file, result_file)
+    except Exception as error:  # of whichever rank; MPI then ends the others in the middle of what they say
+        Path(error_file).write_text(f"{type(error).__name__}: {error}")
+        raise
+
+
+def single_point(job_file: str, result_file: str) -> None:
     from gpaw import GPAW, PW, FermiDirac, KohnShamConvergenceError
     from gpaw.mpi import world
 

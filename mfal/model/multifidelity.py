@@ -45,7 +45,7 @@ class Context:
 
 
 class FidelityAtomRef(AtomRef):
-    """C: reference energies with a shift for each fidelity, fitted (`mfal.model.references`) and not trained."""
+    """C: reference energies with a shift for each fidelity, fitted (`mfal.training.references`) and not trained."""
 
     def __init__(self, stock: AtomRef, fidelities: int, context: Context) -> None:
         super().__init__(is_intensive=stock.is_intensive, max_num_elements=stock.max_num_elements)

@@ -15,8 +15,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mfal.config import MAGNETIC_ELEMENTS
-from mfal.frames import FIDELITIES, Fidelity, Frame, Label, Round, Score
-from mfal.report.style import FIDELITY_COLOURS, FIDELITY_NAMES, blank, rounds_axis
+from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label, Round, Score
+from mfal.report.style import FIDELITY_COLOURS, blank, rounds_axis
 
 #: |m| (µB) of the high-spin ion in an olivine with +U, about: what a good label is expected to show.
 EXPECTED_MOMENTS: dict[str, dict[str, float]] = {
@@ -47,7 +47,7 @@ def errors_by_round(rounds: Sequence[Round]) -> go.Figure | None:
     figure = blank(height=340)
     values: list[float] = []
     for fidelity in FIDELITIES:
-        colour, name = FIDELITY_COLOURS[fidelity], FIDELITY_NAMES[fidelity]
+        colour, name = FIDELITY_COLOURS[fidelity], WORDS[fidelity]
         start = rounds[0].errors.get("hold_out_before", {}).get(fidelity)
         after = [(r.round, r.errors.get("hold_out", {}).get(fidelity), "hold-out, after training") for r in rounds]
         control = [
@@ -96,7 +96,7 @@ def core_hours(rounds: Sequence[Round]) -> go.Figure | None:
         return None
     figure = blank(height=320, barmode="stack", bargap=0.35)
     for fidelity in FIDELITIES:
-        name = FIDELITY_NAMES[fidelity]
+        name = WORDS[fidelity]
         figure.add_bar(
             x=[r.round for r in rounds],
             y=[r.core_hours.get(fidelity, 0.0) for r in rounds],

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from mfal.frames import FIDELITIES, Errors, Fidelity, Frame, Label, Round, Score, Status
+from mfal.frames import FIDELITIES, WORDS, Errors, Fidelity, Frame, Label, Round, Score, Status
 from mfal.report import figures, style
 
 FOLDER = Path(__file__).parent
@@ -132,7 +132,7 @@ def render(
             for f in FIDELITIES
             for s in get_args(Status)
         },
-        fidelities=style.FIDELITY_NAMES,
+        fidelities=WORDS,
         expected=figures.EXPECTED_MOMENTS,
         fingerprints=_fingerprints(labels),
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
@@ -221,7 +221,7 @@ def _plots(
     ]
     for quantity in ("forces", "energy"):
         for fidelity in FIDELITIES:
-            name = style.FIDELITY_NAMES[fidelity]
+            name = WORDS[fidelity]
             what = "Forces" if quantity == "forces" else "Energies"
             figure = figures.parity(parity, fidelity, quantity)
             legend = "" if figure is None else "; ".join(trace.name for trace in figure.data)

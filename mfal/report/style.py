@@ -15,7 +15,6 @@ import plotly.graph_objects as go
 from mfal.frames import Fidelity, Round
 
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
-FIDELITY_NAMES: dict[Fidelity, str] = {"nonmagnetic": "non-magnetic", "magnetic": "magnetic"}
 FIDELITY_COLOURS: dict[Fidelity, str] = {"nonmagnetic": "var(--nonmagnetic)", "magnetic": "var(--magnetic)"}
 
 
