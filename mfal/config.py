@@ -260,8 +260,9 @@ class Campaign(Section):
 
     campaign: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     seed: NonNegativeInt = 0
-    #: Everything is written below this folder; relative to where the command runs.
-    directory: Path
+    #: Everything is written below this folder; relative to where the command runs. Absolute once loaded, because jobs
+    #: change the working directory.
+    directory: Annotated[Path, AfterValidator(Path.absolute)]
     parents: list[Parent] = Field(min_length=1)
     explore: Explore = Explore()
     engine: Engine

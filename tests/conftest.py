@@ -33,7 +33,7 @@ def mno() -> Structure:
     return Structure(cell, ["Mn", "O"], [[0, 0, 0], [0.51, 0.5, 0.5]])
 
 
-def small_campaign(directory: Path, **changes: Any) -> dict[str, Any]:
+def small_campaign(directory: Path) -> dict[str, Any]:
     """A campaign of two rounds on the surrogate engine, small enough to run in half a minute."""
     return {
         "campaign": "small",
@@ -61,12 +61,12 @@ def small_campaign(directory: Path, **changes: Any) -> dict[str, Any]:
         "committee": {"members": 2},
         "training": {"epochs": 2, "batch_size": 4},
         "stop": {"rounds": 2},
-    } | changes
+    }
 
 
 def write_campaign(folder: Path, **changes: Any) -> Path:
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump(small_campaign(folder / "run", **changes)))
+    path.write_text(yaml.safe_dump(small_campaign(folder / "run") | changes))
     return path
 
 
@@ -79,11 +79,23 @@ def mfal():
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory):
-    """A campaign that ran to its end: its file and what `mfal run` printed."""
+def finished_campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     from flows.cli import app
 
-    path = write_campaign(tmp_path_factory.mktemp("finished"))
-    result = CliRunner().invoke(app, ["run", str(path)], catch_exceptions=False)
+    folder = tmp_path_factory.mktemp("finished")
+    path = write_campaign(folder, directory="run")  # relative to where the command runs, as people write it
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        result = CliRunner().invoke(app, ["run", str(path)], catch_exceptions=False)
+    finally:
+        os.chdir(before)
     assert result.exit_code == 0, result.output
     return path, result.output
+
+
+@pytest.fixture
+def finished(finished_campaign, monkeypatch):
+    """A campaign that ran to its end, and its folder to stand in: its file and what `mfal run` printed."""
+    monkeypatch.chdir(finished_campaign[0].parent)
+    return finished_campaign

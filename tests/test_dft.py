@@ -76,7 +76,12 @@ def test_magnetic_state(found, status, word):
     assert word in reason
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # atomate2 leaves files where it runs
+
+
+@pytest.fixture
 def surrogate_document():
     job = SurrogateStaticMaker(checkpoint="0.3.0").make(rock_salt_frame().structure)
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
@@ -208,12 +213,11 @@ os.replace("part", sys.argv[-2])
 """
 
 
-def test_a_calculation_that_outlives_its_parent_is_adopted(tmp_path, monkeypatch):
+def test_a_calculation_that_outlives_its_parent_is_adopted(tmp_path):
     """SIGKILL of the parent, then a second parent at once: one calculation, two readers. GPAW is a fake here; its real
     twin is the slow test in test_restart.py."""
     fake = tmp_path / "fake"
     fake.write_text(FAKE_GPAW)
-    monkeypatch.chdir(tmp_path)
     script = (
         "import sys; sys.executable = sys.argv[1]\n"
         "from mfal.config import Gpaw, Magnetism\n"
@@ -250,7 +254,6 @@ def test_what_gpaw_lacks_is_said_with_the_mend(monkeypatch):
 
 
 def test_two_threads_calculate_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     runs = []
 
     def pretend(*_):
