@@ -106,7 +106,7 @@ class Display:
         summary = next(s for s in stores.all_rounds(self.campaign.campaign) if s.round == round)
         self.footer = moments_line(stores)
         if event.what == "finished":
-            self.say(f"[bold]round {round}[/]  {escape(summary.next_step)}; report: {escape(str(path))}")
+            self.say(f"[bold]round {round}  done[/]; next: {escape(summary.next_step)}; report: {escape(str(path))}")
 
     def _bar(self, name: str) -> TaskID:
         if name not in self._bars:

@@ -53,12 +53,12 @@ def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
     for fidelity in FIDELITIES if unfinished else ():
         counts, cost = _statuses(unfinished[fidelity]), f"{hours[fidelity]:.3f}"
         out.add_row(str(len(rounds)), "", WORDS[fidelity], counts, cost, "", "")
-    state = rounds[-1].next_step if rounds and rounds[-1].stop else f"Round {len(rounds)} is not finished"
+    state = f"Next: {rounds[-1].next_step}" if rounds and rounds[-1].stop else f"Round {len(rounds)} is not finished"
     notes = [
         "F: mean absolute force error in meV/Å (number of frames). Hold-out: never trained on.",
         "Random: the control arm, drawn at random, predicted before any training on it.",
         moments_line(stores),
-        f"{state[0].upper()}{state[1:]}.",
+        f"{state}.",
     ]
     return [out, *(note for note in notes if note)]
 

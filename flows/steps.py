@@ -182,7 +182,7 @@ def evaluate(
             trained_on=committee.trained_on,
             threshold=campaign.acquire.threshold,
             stop=stop is not None,
-            next_step=stop or f"goes on with round {round + 1}",
+            next_step=stop or f"round {round + 1}",
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
         parity=[point | {"set": "hold_out"} for point in parity(models, held)]

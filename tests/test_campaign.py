@@ -107,7 +107,14 @@ def test_status_and_report(finished, mfal):
     path, first = finished
     status = mfal("status", path)
     assert status.exit_code == 0
-    for words in ("non-magnetic", "5 ok", "3 ok", "2 ok", "Moments of the good magnetic labels", "Stops: all 2 rounds"):
+    for words in (
+        "non-magnetic",
+        "5 ok",
+        "3 ok",
+        "2 ok",
+        "Moments of the good magnetic labels",
+        "Next: stop, as all 2 rounds are done",
+    ):
         assert words in status.stdout
     report = load(path).directory / "reports" / "round-1.html"
     assert str(report) in first.replace("\n", "")
@@ -133,7 +140,7 @@ def test_more_rounds_go_on_where_the_campaign_ended(tmp_path, mfal):
     result = mfal("run", write_campaign(tmp_path, stop={"rounds": 2}))
     assert result.exit_code == 0
     assert "7 calculations run (5 non-magnetic, 2 magnetic), 8 found in the store" in result.stdout
-    assert "goes on with round 1" in result.stdout
+    assert "next: round 1" in result.stdout
 
 
 def test_a_campaign_that_finds_nothing_says_why(tmp_path, mfal):
