@@ -107,15 +107,9 @@ def test_status_and_report(finished, mfal):
     path, first = finished
     status = mfal("status", path)
     assert status.exit_code == 0
-    for words in (
-        "non-magnetic",
-        "5 ok",
-        "3 ok",
-        "2 ok",
-        "Moments of the good magnetic labels",
-        "Next: stop, as all 2 rounds are done",
-    ):
+    for words in ("non-magnetic", "5 ok", "3 ok", "2 ok", "Moments of the good magnetic labels"):
         assert words in status.stdout
+    assert "Next: stop, as all 2 rounds are done" in status.stdout
     report = load(path).directory / "reports" / "round-1.html"
     assert str(report) in first.replace("\n", "")
     written = report.read_text()
