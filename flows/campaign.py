@@ -14,13 +14,13 @@ from typing import Any
 from jobflow import Flow, Job, OutputReference, Response, job
 from pydantic import Field
 
-from flows.jobs import pinned
-from flows.label import LabelMaker
+from flows.jobs import CampaignJob, pinned
+from flows.label import CalculationJob, LabelMaker
 from flows.steps import Evaluation, evaluate, explore_round, score, train
 from mfal.acquire.route import route
 from mfal.committee.decompose import Sigma
 from mfal.config import Campaign
-from mfal.dft.fidelity import fingerprint, settings
+from mfal.dft.fidelity import fingerprint, limits, settings
 from mfal.explore.candidates import Exploration
 from mfal.frames import WORDS, Document, Fidelity, Frame, Status
 
@@ -194,7 +194,7 @@ def _planner(plan: Job, kind: Any, campaign: Campaign, progress: Progress) -> Jo
         kind=kind,
         campaign=campaign.campaign,
         round=progress.round,
-        resumable=False,
+        cls=CampaignJob,
     )
 
 
@@ -202,17 +202,17 @@ def _label(campaign: Campaign, progress: Progress, frame: Frame, fidelity: Fidel
     """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again."""
     name = f"{WORDS[fidelity]} {frame.structure.reduced_formula} {frame.frame_id}"
     maker = LabelMaker(campaign.engine, campaign.magnetism, fidelity, name=name)
-    attempt = 1
     return pinned(
         maker.make(frame),
         frame.frame_id,
         fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)),
-        attempt,
         kind="label",
         campaign=campaign.campaign,
         round=progress.round,
+        cls=CalculationJob,
         fidelity=fidelity,
         frame_id=frame.frame_id,
+        limits=limits(campaign.engine),
     )
 
 

@@ -28,11 +28,17 @@ errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @app.command()
-def run(config: Config) -> None:
+def run(
+    config: Config,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Attempt failed and unconverged calculations once more.")
+    ] = False,
+) -> None:
     """Run a campaign in this process, or go on where it stopped.
 
-    Nothing that was calculated is calculated again, so the command can be interrupted and repeated at will. The store,
-    the calculations and the reports are written below the `directory` of the campaign file.
+    Nothing that was calculated is calculated again, so the command can be interrupted and repeated at will. What failed
+    or did not converge is attempted again when engine.timeout or engine.max_iterations has changed. The store, the
+    calculations and the reports are written below the `directory` of the campaign file.
     """
     campaign = _load(config)
     # Imported late: torch and atomate2 take seconds that `--help` and a wrong campaign file should not.
@@ -43,7 +49,7 @@ def run(config: Config) -> None:
     display = Display(campaign)
     try:
         with display:
-            run_campaign(campaign, display.on_event)
+            run_campaign(campaign, display.on_event, retry_failed=retry_failed)
     except ConfigError as error:
         _refuse(error)
     except AlreadyRunningError as error:

@@ -68,14 +68,19 @@ class ResumableJob(CampaignJob):
 
 
 def pinned(
-    job: Job, *key: Any, kind: Kind, campaign: str, round: int, resumable: bool = True, **metadata: Any
+    job: Job,
+    *key: Any,
+    kind: Kind,
+    campaign: str,
+    round: int,
+    cls: type[CampaignJob] = ResumableJob,
+    **metadata: Any,
 ) -> CampaignJob:
-    """The job under a uuid made of its kind and `key`: whatever decides what comes out, as JSON can say it.
+    """The job as a `cls`, under a uuid made of its kind and `key`: whatever decides what comes out, as JSON can say it.
 
     An input that is missing because a calculation was lost reaches the job as None; it never stops the campaign.
     """
     content = json.dumps([kind, *jsanitize(list(key), strict=True)], sort_keys=True)
-    cls = ResumableJob if resumable else CampaignJob
     return cls(
         job.function,
         job.function_args,

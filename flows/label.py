@@ -10,16 +10,45 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jobflow import JobStore, Maker, job
+from jobflow import JobStore, Maker, Response, job
 from maggma.stores import MemoryStore
 from monty.os import cd
 
 from flows.engines import processes, static_maker
+from flows.jobs import CampaignJob, ResumableJob
 from mfal.config import Engine, Magnetism
 from mfal.dft.gpaw import CalculationError
 from mfal.dft.label import blank, from_ase_task
 from mfal.dft.moments import initial_moments
 from mfal.frames import Fidelity, Frame, Label
+
+
+class CalculationJob(ResumableJob):
+    """The job of a label: a bad label is attempted again when the limits are not those that it came to nothing under.
+
+    The bad label stays in the collection of labels; its cost is carried on.
+    """
+
+    def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
+        found = store.query_one({"uuid": self.uuid, "index": self.index}, ["output", "metadata.limits"])
+        if found and found["output"]["status"] != "ok" and found["metadata"]["limits"] != self.metadata["limits"]:
+            bad = found["output"]
+            self.function_kwargs = {
+                "attempt": bad["attempt"] + 1,
+                "earlier_core_hours": bad["earlier_core_hours"] + bad["core_hours"],
+            }
+            return CampaignJob.run(self, store, job_dir)
+        return super().run(store, job_dir)
+
+
+def forget_failures(store: JobStore) -> int:
+    """Let every failed or unconverged calculation be attempted once more; how many there are."""
+    criteria = {"metadata.kind": "label", "output.status": {"$in": ["failed", "unconverged"]}}
+    documents = list(store.query(criteria))
+    for document in documents:
+        document["metadata"]["limits"] = None
+    store.update(documents)
+    return len(documents)
 
 
 @dataclass
@@ -36,8 +65,9 @@ class LabelMaker(Maker):
     name: str = "label"
 
     @job
-    def make(self, frame: Frame) -> Label:
+    def make(self, frame: Frame, attempt: int = 1, earlier_core_hours: float = 0.0) -> Label:
         label = blank(frame, self.engine, self.magnetism, self.fidelity)
+        label = label.model_copy(update={"attempt": attempt, "earlier_core_hours": earlier_core_hours})
         folder = Path(f"{frame.frame_id}-{self.fidelity}-{label.fingerprint}").resolve()
         folder.mkdir(exist_ok=True)
         structure = frame.structure.copy()

@@ -14,6 +14,7 @@ from jobflow import run_locally
 from flows.campaign import campaign_flow
 from flows.jobs import Event
 from flows.jobs import logger as job_logger
+from flows.label import forget_failures
 from mfal.config import Campaign, ConfigError, Gpaw
 from mfal.dft.gpaw import problems
 from stores.builder import CampaignBuilder
@@ -34,10 +35,11 @@ def check(campaign: Campaign) -> None:
         raise ConfigError(found)
 
 
-def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None]) -> None:
+def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None], *, retry_failed: bool = False) -> None:
     """Run the campaign to its end, or on from where it stopped.
 
     Args:
+        retry_failed: attempt failed and unconverged calculations once more.
         on_event: called after every start and end of a job, when the collections already hold its output.
 
     Raises:
@@ -46,13 +48,20 @@ def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None]) -
     """
     check(campaign)
     folder = campaign.directory / "calculations"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            [f"directory = {str(campaign.directory)!r}: cannot be made ({error}): give another"]
+        ) from error
     with _alone(campaign.directory / "run.lock"):
         try:
             stores = open_stores(campaign.directory)
         except ValueError as error:
             raise ConfigError([f"directory = {str(campaign.directory)!r}: {error}"]) from error
         try:
+            if retry_failed:
+                forget_failures(stores.jobs)
             with _listening(lambda event: _tell(event, stores, on_event)):
                 # A calculation that goes wrong is a label, not an error; any other error ends the run where it happens.
                 run_locally(

@@ -158,12 +158,12 @@ def evaluate(
     counts: dict[Fidelity, dict[Status, int]] = {f: dict(Counter(_statuses(this_round, f))) for f in FIDELITIES}
     core_hours: dict[Fidelity, float] = defaultdict(float)
     for label in this_round:
-        core_hours[label.fidelity] += label.core_hours
+        core_hours[label.fidelity] += label.core_hours + label.earlier_core_hours
     hold_out_errors = errors(models, held)
     stop = reason_to_stop(
         campaign.stop,
         rounds_done=round + 1,
-        core_hours=sum(label.core_hours for label in present),
+        core_hours=sum(label.core_hours + label.earlier_core_hours for label in present),
         hold_out=hold_out_errors.get("magnetic"),
     )
     return Evaluation(

@@ -88,6 +88,8 @@ class Label(Document):
     stress: list[list[float]] | None = None
     magmoms: list[float] | None = None
     core_hours: float = 0.0
+    #: What earlier attempts at the same label cost.
+    earlier_core_hours: float = 0.0
     #: Everything that makes labels comparable; `fingerprint` is its hash.
     settings: dict[str, Any] = {}
     directory: str = ""

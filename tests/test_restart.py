@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import small_campaign, write_campaign
 
+from stores.campaign import open_stores
+
 
 @pytest.mark.slow
 def test_gpaw_campaign_killed_in_the_middle_of_a_calculation(tmp_path, mfal):
@@ -40,3 +42,33 @@ def test_gpaw_campaign_killed_in_the_middle_of_a_calculation(tmp_path, mfal):
 def starts(folder: Path) -> int:
     """How often GPAW was started in a folder: its log has one line of command for each."""
     return sum(line.startswith("$ ") for line in (folder / "gpaw.log").read_text().splitlines())
+
+
+def test_an_unconverged_calculation_is_attempted_again_only_with_other_limits(tmp_path, mfal):
+    """GPAW for real: too few iterations for any frame, then for none."""
+    engine = {"kind": "gpaw", "cutoff": 250, "kpoint_density": 1.0, "processes": 2}
+    explore = small_campaign(tmp_path)["explore"] | {"frames": 2}
+
+    def run(iterations: int, *options: str):
+        limited = engine | {"max_iterations": iterations}
+        return mfal("run", write_campaign(tmp_path, engine=limited, explore=explore, stop={"rounds": 1}), *options)
+
+    first = run(2)
+    assert first.exit_code == 1
+    assert first.stdout.count("unconverged  no self-consistency in 2 iterations") == 2
+    assert "no good label to train on" in first.stdout
+    again = run(2)
+    assert "unconverged" not in again.stdout  # kept, not attempted
+    insisted = run(2, "--retry-failed")
+    assert insisted.stdout.count("unconverged  no self-consistency in 2 iterations") == 2
+    cured = run(150)
+    assert cured.exit_code == 0, cured.output
+    assert "4 calculations run (2 non-magnetic, 2 magnetic)" in cured.stdout
+    stores = open_stores(tmp_path / "run")
+    labels = [label for label in stores.all_labels() if label.fidelity == "nonmagnetic"]
+    attempts = sorted((label.frame_id, label.attempt, label.status) for label in labels)
+    for frame in (attempts[:3], attempts[3:]):
+        assert [rest for _, *rest in frame] == [[1, "unconverged"], [2, "unconverged"], [3, "ok"]]
+    (summary,) = stores.all_rounds("small")
+    assert summary.core_hours["nonmagnetic"] == pytest.approx(sum(label.core_hours for label in labels))
+    stores.close()

@@ -9,8 +9,10 @@ from typing import Any
 from mfal.config import Engine, Gpaw, Magnetism
 from mfal.frames import Fidelity
 
+#: Settings of an engine that say how long a calculation may take, and so whether something comes out, but not what.
+LIMITS = {"timeout", "max_iterations"}
 #: Settings of an engine that say how a calculation runs, not what comes out.
-OPERATIONAL = {"processes", "timeout", "max_iterations"}
+OPERATIONAL = LIMITS | {"processes"}
 
 
 def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[str, Any]:
@@ -27,6 +29,11 @@ def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[s
             "ordering": magnetism.ordering,
         }
     return promised
+
+
+def limits(engine: Engine) -> dict[str, Any]:
+    """What a calculation that came to nothing may have run into: with other limits it is worth another attempt."""
+    return engine.model_dump(include=LIMITS)
 
 
 def fingerprint(promised: dict[str, Any]) -> str:
