@@ -101,3 +101,36 @@ def test_a_structure_file_that_is_none(tmp_path, mfal):
     assert "parents.0.structure" in result.stderr
     assert "is not a structure that pymatgen reads" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def gpaw_campaign(tmp_path, **composition):
+    tree = small_campaign(tmp_path / "run") | {"engine": {"kind": "gpaw"}}
+    tree["parents"][0]["sublattices"] = [{"element": "Mn", "compositions": [composition]}]
+    path = tmp_path / "gpaw.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_an_element_without_a_setup(tmp_path, mfal):
+    result = mfal("run", gpaw_campaign(tmp_path, Li=0.5, Pu=0.5))
+    assert result.exit_code == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "element Pu" in result.stderr
+    assert "leave Pu out" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_gpaw_not_installed(tmp_path, mfal, monkeypatch):
+    monkeypatch.setattr("mfal.dft.gpaw.importlib.util.find_spec", lambda name: None)
+    result = mfal("run", gpaw_campaign(tmp_path, Li=0.5, Mn=0.5))
+    assert result.exit_code == 2
+    assert "engine.kind = 'gpaw': GPAW is not installed" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_cannot_be_made(tmp_path, mfal):
+    (tmp_path / "run").write_text("a file")
+    result = mfal("run", write_campaign(tmp_path))
+    assert result.exit_code == 2
+    assert "directory = " in result.stderr
+    assert "cannot be made" in result.stderr
