@@ -121,7 +121,7 @@ def test_an_element_without_a_setup(tmp_path, mfal):
 
 
 def test_gpaw_not_installed(tmp_path, mfal, monkeypatch):
-    monkeypatch.setattr("mfal.dft.gpaw.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("mfal.dft.gpaw.importlib.util.find_spec", lambda _: None)
     result = mfal("run", gpaw_campaign(tmp_path, Li=0.5, Mn=0.5))
     assert result.exit_code == 2
     assert "engine.kind = 'gpaw': GPAW is not installed" in result.stderr
