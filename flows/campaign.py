@@ -1,28 +1,24 @@
 """The campaign as one jobflow Flow; rounds and calculations are born at run time.
 
-explore -> label broadly -> score -> route -> label magnetic -> train -> evaluate -> next round, or stop.
+explore -> label broadly -> score -> decide -> label few -> train -> evaluate -> next round, or stop.
 
-The planners (`label_broadly`, `route_round`, `next_round`) are cheap and pure: they only look at what is there and
+The planners (`label_broadly`, `label_few`, `next_round`) are cheap and pure: they only look at what is there and
 replace themselves by the jobs that follow. They are run again on a restart and make the same jobs again; the expensive
 jobs in between are kept (see `flows.jobs`). Planners pass references on, never the data behind them.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from jobflow import Flow, Job, OutputReference, Response, job
 from pydantic import Field
 
 from flows.jobs import CampaignJob, pinned
 from flows.label import CalculationJob, LabelMaker
-from flows.steps import Evaluation, evaluate, explore_round, score, train
-from mfal.acquire.route import route
-from mfal.committee.decompose import Sigma
+from flows.steps import Evaluation, decide, evaluate, explore_round, score, train
 from mfal.config import Campaign
 from mfal.dft.fidelity import fingerprint, limits, settings
 from mfal.explore.candidates import Exploration
-from mfal.frames import WORDS, Document, Fidelity, Frame, Status
+from mfal.frames import WORDS, Document, Fidelity, Frame, Score
 
 
 class LabelJob(Document):
@@ -76,12 +72,12 @@ def _round(campaign: Campaign, progress: Progress) -> list[Job]:
     )
     now = progress.model_copy(update={"explorations": [*progress.explorations, exploration.uuid]})
     plan = label_broadly(campaign, now, exploration.output)
-    return [exploration, _planner(plan, "plan", campaign, now)]
+    return [exploration, _planner(plan, campaign, now)]
 
 
 @job
 def label_broadly(campaign: Campaign, progress: Progress, exploration: Exploration) -> Response:
-    """Non-magnetic labels for every frame of the round; then scores, if there is a committee; then the route."""
+    """Non-magnetic labels for every frame of the round; then scores, if there is a committee; then the decisions."""
     labels = [_label(campaign, progress, frame, "nonmagnetic") for frame in exploration.frames]
     now = _with(progress, labels)
     jobs: list[Job] = list(labels)
@@ -97,37 +93,25 @@ def label_broadly(campaign: Campaign, progress: Progress, exploration: Explorati
         )
         jobs.append(scores)
         sigmas = scores.output
-    plan = route_round(
-        campaign,
-        now,
-        OutputReference(progress.explorations[-1]).frames,
-        sigmas,
-        [label.output.status for label in labels],
+    frames = OutputReference(progress.explorations[-1]).frames
+    decisions = pinned(
+        decide(campaign, progress.round, frames, sigmas, [label.output.status for label in labels]),
+        progress.explorations[-1],
+        progress.committee,
+        [label.uuid for label in labels],
+        campaign.seed,
+        campaign.acquire.model_dump(),
+        kind="decide",
+        campaign=campaign.campaign,
+        round=progress.round,
     )
-    jobs.append(_planner(plan, "route", campaign, now))
+    jobs += [decisions, _planner(label_few(campaign, now, frames, decisions.output), campaign, now)]
     return Response(output=[label.uuid for label in labels], replace=Flow(jobs))
 
 
 @job
-def route_round(
-    campaign: Campaign,
-    progress: Progress,
-    frames: list[Frame],
-    sigmas: dict[str, dict[str, float]] | None,
-    statuses: list[Status | None],
-) -> Response:
-    """Decide for every frame of the round; magnetic labels for the chosen ones; then training and evaluation."""
-    decisions = route(
-        [frame.frame_id for frame in frames],
-        {frame_id: Sigma(**sigma) for frame_id, sigma in (sigmas or {}).items()},
-        campaign.acquire,
-        campaign=campaign.campaign,
-        round=progress.round,
-        unusable={
-            frame.frame_id: status or "lost" for frame, status in zip(frames, statuses, strict=True) if status != "ok"
-        },
-        seed=[campaign.seed, progress.round, 1],
-    )
+def label_few(campaign: Campaign, progress: Progress, frames: list[Frame], decisions: list[Score]) -> Response:
+    """Magnetic labels for the chosen frames of the round; then training and evaluation."""
     by_id = {frame.frame_id: frame for frame in frames}
     chosen = [decision for decision in decisions if decision.decision == "magnetic"]
     labels = [_label(campaign, progress, by_id[decision.frame_id], "magnetic") for decision in chosen]
@@ -172,8 +156,8 @@ def route_round(
         round=now.round,
     )
     following = now.model_copy(update={"round": now.round + 1, "earlier": len(now.labels), "committee": trained.uuid})
-    plan = _planner(next_round(campaign, following, evaluated.output), "plan", campaign, following)
-    return Response(output=decisions, replace=Flow([*labels, trained, evaluated, plan]))
+    plan = _planner(next_round(campaign, following, evaluated.output), campaign, following)
+    return Response(output=[label.uuid for label in labels], replace=Flow([*labels, trained, evaluated, plan]))
 
 
 @job
@@ -184,14 +168,14 @@ def next_round(campaign: Campaign, progress: Progress, evaluation: Evaluation) -
     return Response(output=evaluation.round.next_step, replace=Flow(_round(campaign, progress)))
 
 
-def _planner(plan: Job, kind: Any, campaign: Campaign, progress: Progress) -> Job:
+def _planner(plan: Job, campaign: Campaign, progress: Progress) -> Job:
     """A planner under a uuid of its own for this campaign file and what came before."""
     return pinned(
         plan,
         plan.name,
         campaign.model_dump(mode="json"),
         progress.model_dump(),
-        kind=kind,
+        kind="plan",
         campaign=campaign.campaign,
         round=progress.round,
         cls=CampaignJob,

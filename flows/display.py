@@ -82,7 +82,7 @@ class Display:
             self.kept += 1
             return
         self.calculated[fidelity] += 1
-        label = stores.labels.query_one({"job_uuid": event.job.uuid})
+        label = stores.labels.query_one({"job_uuid": event.job.uuid}, sort={"attempt": -1})
         good = label["status"] == "ok"
         mark = "[green]ok[/]" if good else f"[yellow]{label['status']}[/]"
         detail = f"{3600 * label['core_hours']:.0f} core-s" if good else escape(label["reason"])

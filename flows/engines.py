@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from dataclasses import dataclass, field
 
 from ase.calculators.calculator import Calculator
@@ -17,6 +15,7 @@ from pymatgen.core import Structure
 from mfal.config import Engine, Gpaw, Magnetism
 from mfal.dft.gpaw import GpawProcess
 from mfal.frames import Fidelity
+from mfal.model.multifidelity import silence
 
 
 @dataclass
@@ -50,7 +49,7 @@ class SurrogateStaticMaker(AseRelaxMaker):
     steps: int = 1
 
     def _get_calculator(self) -> Calculator:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with silence():
             model = CHGNet.load(model_name=self.checkpoint, use_device="cpu", verbose=False)
             return CHGNetCalculator(model, use_device="cpu", on_isolated_atoms="ignore")
 

@@ -19,7 +19,7 @@ from monty.json import jsanitize
 logger = logging.getLogger("mfal.jobs")
 
 What = Literal["started", "advanced", "finished", "kept", "failed"]
-Kind = Literal["explore", "plan", "label", "score", "route", "train", "evaluate"]
+Kind = Literal["explore", "plan", "label", "score", "decide", "train", "evaluate"]
 
 
 @dataclass(frozen=True)

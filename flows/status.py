@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from mfal.config import MAGNETIC_ELEMENTS, Campaign
@@ -57,6 +58,7 @@ def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
     notes = [
         "F: mean absolute force error in meV/Å (number of frames). Hold-out: never trained on.",
         "Random: the control arm, drawn at random, predicted before any training on it.",
+        *_bad_labels(stores),
         moments_line(stores),
         f"{state}.",
     ]
@@ -73,6 +75,12 @@ def moments_line(stores: CampaignStores) -> str:
                 found[site["label"]].append(abs(moment))
     ranges = [f"{el} {min(m):.2f} to {max(m):.2f} µB ({len(m)} ions)" for el, m in sorted(found.items())]
     return f"Moments of the good magnetic labels: {', '.join(ranges)}" if ranges else ""
+
+
+def _bad_labels(stores: CampaignStores) -> list[str]:
+    """How many labels are bad for what reason, the most frequent first."""
+    bad = Counter((doc["status"], doc["reason"]) for doc in stores.labels.query({"status": {"$ne": "ok"}}))
+    return [escape(f"{count} x {status}: {reason}") for (status, reason), count in bad.most_common()]
 
 
 def _statuses(counts: Mapping[Any, int]) -> str:

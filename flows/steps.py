@@ -1,4 +1,4 @@
-"""The expensive steps between calculations, one job each: explore, score, train, evaluate.
+"""The steps between calculations, one job each: explore, score, decide, train, evaluate.
 
 They take everything as arguments (references that jobflow resolves) and open no database, so they run on any worker.
 """
@@ -6,9 +6,7 @@ They take everything as arguments (references that jobflow resolves) and open no
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-import io
 import json
 import time
 from collections import Counter, defaultdict
@@ -21,15 +19,16 @@ from chgnet.model.model import CHGNet
 from jobflow import job
 
 from flows.jobs import advance
+from mfal.acquire.route import route
 from mfal.acquire.stop import reason_to_stop
-from mfal.committee.decompose import decompose
+from mfal.committee.decompose import Sigma, decompose
 from mfal.committee.evaluate import errors, parity
 from mfal.committee.members import train_committee
 from mfal.committee.predict import predict
 from mfal.config import Campaign
 from mfal.explore.candidates import Exploration, explore
-from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label, Member, Round, Status, TrainedCommittee
-from mfal.model.multifidelity import MultiFidelityCHGNet
+from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label, Member, Round, Score, Status, TrainedCommittee
+from mfal.model.multifidelity import MultiFidelityCHGNet, silence
 from mfal.model.weights import from_bytes, to_bytes
 from mfal.training.examples import examples
 from mfal.training.trainer import device
@@ -43,7 +42,7 @@ class Evaluation(Document):
 
 
 def pretrained_chgnet(name: str) -> CHGNet:
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silence():
         return CHGNet.load(model_name=name, use_device="cpu", verbose=False)
 
 
@@ -84,6 +83,39 @@ def score(campaign: Campaign, frames: list[Frame], committee: TrainedCommittee) 
     return {frame.frame_id: asdict(decompose(p)) for frame, p in zip(frames, predictions, strict=True)}
 
 
+@job
+def decide(
+    campaign: Campaign,
+    round: int,
+    frames: list[Frame],
+    sigmas: dict[str, dict[str, float]] | None,
+    statuses: list[Status | None],
+) -> list[Score]:
+    """Who gets a magnetic calculation. A job of its own, so that a decision stands once it is made, whatever becomes
+    of a non-magnetic label later.
+
+    Args:
+        statuses: of the frames' non-magnetic labels; None where the calculation was lost.
+    """
+    unusable = {
+        frame.frame_id: status or "lost" for frame, status in zip(frames, statuses, strict=True) if status != "ok"
+    }
+    if frames and len(unusable) == len(frames):
+        raise ValueError(
+            f"all {len(frames)} non-magnetic calculations came to nothing: 'mfal status' lists the reasons;"
+            " mend the cause or raise engine.max_iterations or engine.timeout, or say --retry-failed"
+        )
+    return route(
+        [frame.frame_id for frame in frames],
+        {frame_id: Sigma(**sigma) for frame_id, sigma in (sigmas or {}).items()},
+        campaign.acquire,
+        campaign=campaign.campaign,
+        round=round,
+        unusable=unusable,
+        seed=[campaign.seed, round, 1],
+    )
+
+
 @job(data="weights")
 def train(
     campaign: Campaign,
@@ -97,7 +129,7 @@ def train(
     start = time.perf_counter()
     usable = _usable(labels, excluded=hold_out)
     if not usable:
-        raise ValueError("no good label to train on: every calculation so far failed; 'mfal status' lists the reasons")
+        raise ValueError("no good label to train on but the hold-out's: 'mfal status' lists the reasons")
     members = train_committee(
         members_of(previous, campaign) or None,
         examples(_flat(frames), usable),

@@ -21,7 +21,7 @@ KEYS = {
     "rounds": ["campaign", "round"],
 }
 #: The job kinds whose outputs hold documents, and the collection that they go to.
-COLLECTIONS = {"explore": "frames", "label": "labels", "route": "scores", "train": "models", "evaluate": "rounds"}
+COLLECTIONS = {"explore": "frames", "label": "labels", "decide": "scores", "train": "models", "evaluate": "rounds"}
 
 
 class CampaignBuilder(Builder):

@@ -56,13 +56,15 @@ def test_an_unconverged_calculation_is_attempted_again_only_with_other_limits(tm
     first = run(2)
     assert first.exit_code == 1
     assert first.stdout.count("unconverged  no self-consistency in 2 iterations") == 2
-    assert "no good label to train on" in first.stdout
+    assert "all 2 non-magnetic calculations came to nothing" in first.stdout
+    assert "2 x unconverged: no self-consistency in 2 iterations" in mfal("status", tmp_path / "small.yaml").stdout
     again = run(2)
     assert "unconverged" not in again.stdout  # kept, not attempted
     insisted = run(2, "--retry-failed")
     assert insisted.stdout.count("unconverged  no self-consistency in 2 iterations") == 2
     cured = run(150)
     assert cured.exit_code == 0, cured.output
+    assert cured.stdout.count("  ok  ") == 4
     assert "4 calculations run (2 non-magnetic, 2 magnetic)" in cured.stdout
     stores = open_stores(tmp_path / "run")
     labels = [label for label in stores.all_labels() if label.fidelity == "nonmagnetic"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -23,6 +21,7 @@ from mfal.explore.orderings import orderings
 from mfal.explore.perturb import perturb
 from mfal.explore.physical import unphysical
 from mfal.frames import Document, Frame
+from mfal.model.multifidelity import silence
 
 
 class Exploration(Document):
@@ -53,7 +52,7 @@ def explore(
     """
     rng = np.random.default_rng(list(seed))
     torch.manual_seed(int(rng.integers(2**31)))
-    with contextlib.redirect_stdout(io.StringIO()):
+    with silence():
         calculator = CHGNetCalculator(force_field, on_isolated_atoms="error")
     pool = [
         Frame.of(structure, parent=parent, source=source)
