@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from mfal.config import Campaign, ConfigError, load
+from mfal.config import Campaign
+from mfal.config_file import ConfigError, load
 from stores.campaign import FILE
 
 # Before torch is imported: its threads must sleep while they wait; beside a busy process they would spin to a crawl.

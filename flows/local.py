@@ -15,7 +15,8 @@ from flows.campaign import campaign_flow
 from flows.jobs import Event
 from flows.jobs import logger as job_logger
 from flows.label import forget_failures
-from mfal.config import Campaign, ConfigError, Gpaw
+from mfal.config import Campaign, Gpaw
+from mfal.config_file import ConfigError
 from mfal.dft.gpaw import problems
 from stores.builder import CampaignBuilder
 from stores.campaign import CampaignStores, open_stores

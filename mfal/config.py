@@ -1,12 +1,10 @@
-"""The campaign file: one YAML tree, checked whole before anything runs. Every error names the field and the mend."""
+"""What a campaign file may say: one tree of settings with their units, bounds and defaults."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,11 +16,9 @@ from pydantic import (
     PlainSerializer,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 from pymatgen.core import Element, Structure
 
 #: Fraction of a sublattice that is left empty.
@@ -38,14 +34,6 @@ MAGNETIC_ELEMENTS = {
     "Ni": (6.2, 2.0),
     "Cu": (0.0, 1.0),
 }
-
-
-class ConfigError(ValueError):
-    """Something in the campaign file cannot be used. `lines` holds one sentence for each thing that is wrong."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
 
 
 class Section(BaseModel):
@@ -293,62 +281,3 @@ class Campaign(Section):
     def elements(self) -> set[str]:
         """Every element that the campaign can calculate."""
         return set().union(*(parent.elements() for parent in self.parents))
-
-
-def load(path: Path | str) -> Campaign:
-    """Read a campaign file.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or a field cannot be used.
-    """
-    path = Path(path)
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: cannot be read ({error})"]) from error
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: is not YAML: {' '.join(str(error).split())}"]) from error
-    if not isinstance(tree, dict):
-        raise ConfigError([f"{path}: must be a YAML mapping; configs/quickstart.yaml shows one"])
-    try:
-        return Campaign.model_validate(tree, context={"folder": path.parent})
-    except ValidationError as error:
-        raise ConfigError([f"{path}: {_sentence(detail)}" for detail in error.errors()]) from error
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """One validation error as `field = value: what is wrong: the mend`."""
-    # Pydantic puts the tag of a union into the location; a person does not write it.
-    location = [str(part) for part in detail["loc"] if part not in ("gpaw", "surrogate")]
-    field = ".".join(location) or "the file"
-    match detail["type"]:
-        case "extra_forbidden":
-            close = difflib.get_close_matches(location[-1], _names(location[:-1]), n=1)
-            mend = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(_names(location[:-1]))}"
-            return f"{field}: unknown key; {mend}"
-        case "missing":
-            return f"{field}: is missing; add it"
-        case "value_error":
-            return f"{field}: {detail['ctx']['error']}" if location else str(detail["ctx"]["error"])
-        case _:
-            return f"{field} = {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
-
-
-def _names(location: list[str]) -> list[str]:
-    """The keys that are known at a place of the tree."""
-    section: Any = Campaign
-    for part in location:
-        if part.isdigit():
-            continue
-        annotation = section.model_fields[part].annotation
-        found = _sections(annotation)
-        if not found:
-            return []
-        section = found[0]
-    return sorted(section.model_fields)
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [s for argument in getattr(annotation, "__args__", ()) for s in _sections(argument)]

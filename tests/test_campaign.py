@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import small_campaign, write_campaign
 
-from mfal.config import load
+from mfal.config_file import load
 from mfal.model.weights import from_bytes
 from stores.builder import KEYS, CampaignBuilder
 from stores.campaign import FILE, open_stores

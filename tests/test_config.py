@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import small_campaign, write_campaign
 
-from mfal.config import ConfigError, load
+from mfal.config_file import ConfigError, load
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -1,0 +1,80 @@
+"""Reading a campaign file: checked whole before anything runs, and every error names the field and the mend."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from mfal.config import Campaign, Section
+
+
+class ConfigError(ValueError):
+    """Something in the campaign file cannot be used. `lines` holds one sentence for each thing that is wrong."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def load(path: Path | str) -> Campaign:
+    """Read a campaign file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or a field cannot be used.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read ({error})"]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: is not YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(tree, dict):
+        raise ConfigError([f"{path}: must be a YAML mapping; configs/quickstart.yaml shows one"])
+    try:
+        return Campaign.model_validate(tree, context={"folder": path.parent})
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {_sentence(detail)}" for detail in error.errors()]) from error
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    """One validation error as `field = value: what is wrong: the mend`."""
+    # Pydantic puts the tag of a union into the location; a person does not write it.
+    location = [str(part) for part in detail["loc"] if part not in ("gpaw", "surrogate")]
+    field = ".".join(location) or "the file"
+    match detail["type"]:
+        case "extra_forbidden":
+            close = difflib.get_close_matches(location[-1], _names(location[:-1]), n=1)
+            mend = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(_names(location[:-1]))}"
+            return f"{field}: unknown key; {mend}"
+        case "missing":
+            return f"{field}: is missing; add it"
+        case "value_error":
+            return f"{field}: {detail['ctx']['error']}" if location else str(detail["ctx"]["error"])
+        case _:
+            return f"{field} = {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+def _names(location: list[str]) -> list[str]:
+    """The keys that are known at a place of the tree."""
+    section: Any = Campaign
+    for part in location:
+        if part.isdigit():
+            continue
+        annotation = section.model_fields[part].annotation
+        found = _sections(annotation)
+        if not found:
+            return []
+        section = found[0]
+    return sorted(section.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [s for argument in getattr(annotation, "__args__", ()) for s in _sections(argument)]
