@@ -141,7 +141,7 @@ def label_few(campaign: Campaign, progress: Progress, frames: list[Frame], decis
             OutputReference(now.explorations[-1]),
             now.frames(),
             now.label_outputs(),
-            [label.frame_id for label in now.labels[now.earlier :]],
+            now.earlier,
             now.hold_out,
             control,
             trained.output,

@@ -8,14 +8,13 @@ from ase.calculators.calculator import Calculator
 from atomate2.ase.jobs import AseRelaxMaker
 from atomate2.ase.schemas import AseResult
 from chgnet.model.dynamics import CHGNetCalculator
-from chgnet.model.model import CHGNet
 from jobflow import Maker
 from pymatgen.core import Structure
 
 from mfal.config import Engine, Gpaw, Magnetism
 from mfal.dft.gpaw import GpawProcess
 from mfal.frames import Fidelity
-from mfal.model.multifidelity import silence
+from mfal.model.multifidelity import pretrained, silence
 
 
 @dataclass
@@ -50,8 +49,7 @@ class SurrogateStaticMaker(AseRelaxMaker):
 
     def _get_calculator(self) -> Calculator:
         with silence():
-            model = CHGNet.load(model_name=self.checkpoint, use_device="cpu", verbose=False)
-            return CHGNetCalculator(model, use_device="cpu", on_isolated_atoms="ignore")
+            return CHGNetCalculator(pretrained(self.checkpoint), use_device="cpu", on_isolated_atoms="ignore")
 
 
 def static_maker(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> Maker:

@@ -15,7 +15,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from chgnet.model.model import CHGNet
 from jobflow import job
 
 from flows.jobs import advance
@@ -28,7 +27,7 @@ from mfal.committee.predict import predict
 from mfal.config import Campaign
 from mfal.explore.candidates import Exploration, explore
 from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label, Member, Round, Score, Status, TrainedCommittee
-from mfal.model.multifidelity import MultiFidelityCHGNet, silence
+from mfal.model.multifidelity import MultiFidelityCHGNet, pretrained
 from mfal.model.weights import from_bytes, to_bytes
 from mfal.training.examples import examples
 from mfal.training.trainer import device
@@ -39,11 +38,6 @@ class Evaluation(Document):
 
     round: Round
     parity: list[dict[str, Any]]
-
-
-def pretrained_chgnet(name: str) -> CHGNet:
-    with silence():
-        return CHGNet.load(model_name=name, use_device="cpu", verbose=False)
 
 
 def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[MultiFidelityCHGNet]:
@@ -58,13 +52,13 @@ def explore_round(
     campaign: Campaign, round: int, committee: TrainedCommittee | None, known: list[list[Frame]]
 ) -> Exploration:
     """Candidates of a round, driven by the magnetic fidelity of the committee's first member."""
-    pretrained = pretrained_chgnet(campaign.committee.pretrained)
+    stock = pretrained(campaign.committee.pretrained)
     models = members_of(committee, campaign)
     found = explore(
         campaign.parents,
         campaign.explore,
-        force_field=models[0].fold("magnetic") if models else pretrained,
-        pretrained=pretrained,
+        force_field=models[0].fold("magnetic") if models else stock,
+        pretrained=stock,
         known=[frame.structure for frames in known for frame in frames],
         seed=[campaign.seed, round, 0],
     )
@@ -162,7 +156,7 @@ def evaluate(
     exploration: Exploration,
     frames: list[list[Frame]],
     labels: list[Label | None],
-    asked_now: list[str],
+    earlier: int,
     hold_out: list[str],
     control: list[str],
     committee: TrainedCommittee,
@@ -171,12 +165,12 @@ def evaluate(
     """Errors of the new committee on the hold-out, and of the old one on what it had not seen.
 
     Args:
-        labels: all labels of the campaign, so that the last `len(asked_now)` ones are the round's own.
-        asked_now: frame ids of the round's labels; a None among those labels is a lost calculation.
+        labels: all labels of the campaign; None is a lost calculation.
+        earlier: how many of them stand there from earlier rounds; the rest are the round's own.
         control: frames of the round that were drawn at random.
     """
     present = [label for label in labels if label is not None]
-    this_round = [label for label in labels[len(labels) - len(asked_now) :] if label is not None]
+    this_round = [label for label in labels[earlier:] if label is not None]
     models = members_of(committee, campaign)
     # Before the first training the committee is the pretrained model: its energies refer to another functional's
     # atoms, so only its forces, stress and moments tell something.

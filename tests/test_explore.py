@@ -9,7 +9,6 @@ from conftest import STRUCTURES, rock_salt
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
-from flows.steps import pretrained_chgnet
 from mfal.config import Explore, MolecularDynamics, Parent
 from mfal.explore.candidates import explore
 from mfal.explore.diverse import features, novel
@@ -17,11 +16,12 @@ from mfal.explore.dynamics import relax, snapshots
 from mfal.explore.orderings import orderings
 from mfal.explore.perturb import perturb
 from mfal.explore.physical import unphysical
+from mfal.model.multifidelity import pretrained
 
 
 @pytest.fixture(scope="module")
 def chgnet():
-    return pretrained_chgnet("0.3.0")
+    return pretrained("0.3.0")
 
 
 def parent(name, *sublattices, **details):

@@ -186,8 +186,7 @@ class MultiFidelityCHGNet(CHGNet):
     ) -> MultiFidelityCHGNet:
         """A model that at every fidelity predicts what the stock one does."""
         if isinstance(model, str):
-            with silence():
-                model = CHGNet.load(model_name=model, use_device="cpu", verbose=False)
+            model = pretrained(model)
         own = cls(fidelities=fidelities, parts=parts, **model.model_args)
         state = own.state_dict()  # for the deltas, which are zero
         for name, tensor in model.state_dict().items():
@@ -236,6 +235,12 @@ class MultiFidelityCHGNet(CHGNet):
 def _extend_first_linear(mlp: MLP, fidelities: int, context: Context, rows: Rows) -> None:
     place = next(i for i, layer in enumerate(mlp.layers) if isinstance(layer, nn.Linear))
     mlp.layers[place] = FidelityLinear(mlp.layers[place], fidelities, context, rows)
+
+
+def pretrained(name: str) -> CHGNet:
+    """A stock CHGNet as it is shipped (`0.3.0`, `0.2.0`, `r2scan`), on the CPU."""
+    with silence():
+        return CHGNet.load(model_name=name, use_device="cpu", verbose=False)
 
 
 @contextlib.contextmanager

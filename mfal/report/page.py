@@ -7,7 +7,7 @@ import functools
 import gzip
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -57,8 +57,16 @@ class Row:
     frame_id: str
     frame: Frame | None
     score: Score | None
-    labels: dict[Fidelity, Label]  # the last attempt at each fidelity
-    core_hours: float  # of all attempts
+    attempts: list[Label]  # every label of the frame, in the order of the attempts
+
+    @property
+    def labels(self) -> dict[Fidelity, Label]:
+        """The last attempt at each fidelity."""
+        return {label.fidelity: label for label in self.attempts}
+
+    @property
+    def core_hours(self) -> float:
+        return sum(label.core_hours for label in self.attempts)
 
     @property
     def formula(self) -> str:
@@ -125,7 +133,7 @@ def render(
         few=FEW,
         plots=plots,
         rows=rows,
-        unused=[label for row in rows for label in _of_frame(labels, row.frame_id) if not label.good],
+        unused=[label for row in rows for label in row.attempts if not label.good],
         statuses=get_args(Status),
         tally={
             (f, s): (last.counts.get(f, {}).get(s, 0), _count(rounds, f, s))
@@ -233,16 +241,10 @@ def _plots(
 def _rows(scored: list[Score], frames: dict[str, Frame], labels: list[Label]) -> list[Row]:
     """The frames of the round; without scores, all that are known."""
     by_id = {s.frame_id: s for s in scored}
-    rows = []
-    for frame_id in by_id or frames:
-        own = sorted(_of_frame(labels, frame_id), key=lambda label: label.attempt)
-        latest = {label.fidelity: label for label in own}
-        rows.append(Row(frame_id, frames.get(frame_id), by_id.get(frame_id), latest, sum(x.core_hours for x in own)))
-    return rows
-
-
-def _of_frame(labels: list[Label], frame_id: str) -> list[Label]:
-    return [label for label in labels if label.frame_id == frame_id]
+    attempts: dict[str, list[Label]] = defaultdict(list)
+    for label in sorted(labels, key=lambda label: label.attempt):
+        attempts[label.frame_id].append(label)
+    return [Row(i, frames.get(i), by_id.get(i), attempts[i]) for i in by_id or frames]
 
 
 def _good(rounds: list[Round], fidelity: Fidelity) -> tuple[int, int]:
