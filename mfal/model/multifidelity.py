@@ -26,7 +26,7 @@ from mfal.frames import FIDELITIES
 PARTS = "CEMR"
 Rows = Literal["graph", "atom", "edge", "angle"]
 #: Arguments that stock CHGNet does not know.
-OWN_ARGUMENTS = ("fidelities", "parts")
+OWN_ARGUMENTS = ("fidelities", "parts", "heads")
 
 
 class Context:
@@ -86,36 +86,46 @@ class FidelityLinear(nn.Linear):
         return super().forward(message) + self.delta.index_select(0, self.context[self.rows])
 
 
-class FidelityReadout(nn.ModuleList):
-    """R: a copy of the readout for each fidelity."""
+class Readouts(nn.ModuleList):
+    """R, and the heads of a shallow committee: copies of the readout, by fidelity and then by head."""
 
-    def __init__(self, stock: nn.Module, fidelities: int, context: Context, rows: Rows) -> None:
-        super().__init__(copy.deepcopy(stock) for _ in range(fidelities))
-        self.context, self.rows = context, rows
+    def __init__(self, stock: MLP, fidelities: int, heads: int, context: Context) -> None:
+        super().__init__(copy.deepcopy(stock) for _ in range(fidelities * heads))
+        self.heads, self.context = heads, context
 
     def forward(self, features: Tensor) -> Tensor:
-        # All copies for all rows, then one of them for each: the readout is small beside the messages.
+        """The mean of the heads."""
+        # All copies for all rows, then one fidelity of them for each: the readout is small beside the messages.
         energies = torch.stack([readout(features) for readout in self], dim=1)
-        return energies[torch.arange(len(features), device=features.device), self.context[self.rows]]
+        means = energies.unflatten(1, (-1, self.heads)).mean(dim=2)
+        if means.shape[1] == 1:
+            return means[:, 0]
+        return means[torch.arange(len(features), device=features.device), self.context["atom"]]
 
 
 class MultiFidelityCHGNet(CHGNet):
-    """CHGNet at several fidelities; `fidelities` are in the order of their cost, `parts` is a subset of `CEMR`."""
+    """CHGNet at several fidelities; `fidelities` are in the order of their cost, `parts` is a subset of `CEMR`.
+
+    With `heads` > 1 it is a shallow committee: that many readouts on one trunk, whose mean is the prediction.
+    """
 
     composition_model: AtomRef
     mlp: nn.Module
 
-    def __init__(self, *, fidelities: Sequence[str] = FIDELITIES, parts: str = PARTS, **arguments: Any) -> None:
+    def __init__(
+        self, *, fidelities: Sequence[str] = FIDELITIES, parts: str = PARTS, heads: int = 1, **arguments: Any
+    ) -> None:
         if len(set(fidelities)) != len(fidelities) or not fidelities:
             raise ValueError(f"fidelities = {tuple(fidelities)} must be distinct names, at least one")
         if set(parts) - set(PARTS) or len(set(parts)) != len(parts):
             raise ValueError(f"parts = {parts!r} must be distinct letters of {PARTS}")
+        if heads < 1:
+            raise ValueError(f"heads = {heads} must be at least 1")
         with silence():
             super().__init__(**arguments)
-        if not self.is_intensive or not isinstance(self.composition_model, AtomRef):
-            raise ValueError("only a CHGNet of energies per atom with reference energies (AtomRef) can be extended")
-        self.model_args |= {"fidelities": list(fidelities), "parts": parts}
-        self.fidelities, self.parts = tuple(fidelities), parts
+        _check_layout(self)
+        self.model_args |= {"fidelities": list(fidelities), "parts": parts, "heads": heads}
+        self.fidelities, self.parts, self.heads = tuple(fidelities), parts, heads
         self.context = Context()
         self._extend()
 
@@ -131,14 +141,19 @@ class MultiFidelityCHGNet(CHGNet):
             # crosses the cutoff (chgnet issue 79). Nothing reads what the last angle layer gives.
             layers: list[tuple[Rows, GatedMLP]] = [
                 *(("edge", layer.twoBody_atom) for layer in self.atom_conv_layers),
-                *(("angle", layer.twoBody_bond) for layer in self.bond_conv_layers if layer is not None),
-                *(("angle", layer.twoBody_bond) for layer in list(self.angle_layers)[:-1] if layer is not None),
+                *(("angle", layer.twoBody_bond) for layer in self.bond_conv_layers),
+                *(("angle", layer.twoBody_bond) for layer in list(self.angle_layers)[:-1]),
             ]
             for rows, gated in layers:
                 for mlp in (gated.mlp_core, gated.mlp_gate):
                     _extend_first_linear(mlp, count, self.context, rows)
-        if "R" in self.parts:
-            self.mlp = FidelityReadout(self.mlp, count, self.context, "atom" if self.mlp_first else "graph")
+        if self.readouts > 1:
+            self.mlp = Readouts(self.mlp, self.readouts // self.heads, self.heads, self.context)
+
+    @property
+    def readouts(self) -> int:
+        """Copies of the readout: one for each head, of each fidelity if part R is there."""
+        return self.heads * (len(self.fidelities) if "R" in self.parts else 1)
 
     def forward(
         self,
@@ -182,12 +197,21 @@ class MultiFidelityCHGNet(CHGNet):
 
     @classmethod
     def from_pretrained(
-        cls, model: CHGNet | str = "0.3.0", *, fidelities: Sequence[str] = FIDELITIES, parts: str = PARTS
+        cls,
+        model: CHGNet | str = "0.3.0",
+        *,
+        fidelities: Sequence[str] = FIDELITIES,
+        parts: str = PARTS,
+        heads: int = 1,
     ) -> MultiFidelityCHGNet:
-        """A model that at every fidelity predicts what the stock one does."""
+        """A model that at every fidelity, and with every head, predicts what the stock one does.
+
+        Args:
+            model: a stock CHGNet (`CHGNet()` has random weights), or the name of a pretrained one.
+        """
         if isinstance(model, str):
             model = pretrained(model)
-        own = cls(fidelities=fidelities, parts=parts, **model.model_args)
+        own = cls(fidelities=fidelities, parts=parts, heads=heads, **model.model_args)
         state = own.state_dict()  # for the deltas, which are zero
         for name, tensor in model.state_dict().items():
             for own_name in own._names(name):
@@ -197,8 +221,8 @@ class MultiFidelityCHGNet(CHGNet):
 
     def _names(self, stock_name: str) -> list[str]:
         """What a tensor of a stock CHGNet is called here: its own name, but once for each copy of the readout."""
-        if "R" in self.parts and stock_name.startswith("mlp."):
-            return [stock_name.replace("mlp.", f"mlp.{i}.", 1) for i in range(len(self.fidelities))]
+        if self.readouts > 1 and stock_name.startswith("mlp."):
+            return [stock_name.replace("mlp.", f"mlp.{i}.", 1) for i in range(self.readouts)]
         return [stock_name]
 
     def fidelity_parameters(self) -> dict[str, nn.Parameter]:
@@ -209,17 +233,25 @@ class MultiFidelityCHGNet(CHGNet):
             if name.endswith(".delta") or ("R" in self.parts and name.startswith("mlp."))
         }
 
+    def heads_of(self, fidelity: str) -> list[MLP]:
+        """The readouts of one fidelity, by head."""
+        if self.readouts == 1:
+            return [self.mlp]
+        first = self.index(fidelity) * self.heads if "R" in self.parts else 0
+        return list(self.mlp)[first : first + self.heads]
+
     @torch.no_grad()
     def fold(self, fidelity: str) -> CHGNet:
-        """The stock CHGNet that predicts what this model does at one fidelity."""
-        index = self.index(fidelity)
+        """The stock CHGNet that predicts what this model does at one fidelity: with several heads, their mean."""
+        index, heads = self.index(fidelity), self.heads_of(fidelity)
+        arguments = {name: value for name, value in self.model_args.items() if name not in OWN_ARGUMENTS}
+        # The mean of several readouts is one whose hidden layers stand side by side.
+        arguments["mlp_hidden_dims"] = [len(heads) * width for width in _hidden_widths(heads[0])]
         with silence():
-            stock = CHGNet(**{name: value for name, value in self.model_args.items() if name not in OWN_ARGUMENTS})
+            stock = CHGNet(**arguments)
         own_state = self.state_dict()
-        state = {}
-        for name in stock.state_dict():
-            names = self._names(name)
-            state[name] = own_state[names[index] if len(names) > 1 else names[0]].clone()
+        state = {name: own_state[name].clone() for name in stock.state_dict() if not name.startswith("mlp.")}
+        state |= {f"mlp.{name}": tensor for name, tensor in _mean_readout(heads).items()}
         for name, module in self.named_modules():
             match module:
                 case FidelityAtomRef():
@@ -230,6 +262,52 @@ class MultiFidelityCHGNet(CHGNet):
                     state[f"{name}.bias"] += module.delta[index]
         stock.load_state_dict(state)
         return stock.to(self.site_wise.weight).eval()
+
+
+def _hidden_widths(readout: MLP) -> list[int]:
+    return [layer.out_features for layer in readout.layers if isinstance(layer, nn.Linear)][:-1]
+
+
+def _mean_readout(heads: Sequence[MLP]) -> dict[str, Tensor]:
+    """The state of the readout that gives the mean of several: block-diagonal, all reading the same, then averaged."""
+    state = {}
+    linear = [i for i, layer in enumerate(heads[0].layers) if isinstance(layer, nn.Linear)]
+    for i in linear:
+        weights, biases = ([getattr(head.layers[i], name) for head in heads] for name in ("weight", "bias"))
+        if i == linear[0]:
+            weight, bias = torch.cat(weights), torch.cat(biases)
+        elif i == linear[-1]:
+            weight, bias = torch.cat(weights, dim=1) / len(heads), torch.stack(biases).mean(dim=0)
+        else:
+            weight, bias = torch.block_diag(*weights), torch.cat(biases)
+        state |= {f"layers.{i}.weight": weight, f"layers.{i}.bias": bias}
+    return state
+
+
+def _check_layout(model: CHGNet) -> None:
+    """Refuse what the pretrained CHGNets are not."""
+    arguments = model.model_args
+    wanted = {
+        "is_intensive": True,
+        "mlp_first": True,
+        "update_bond": True,
+        "update_angle": True,
+        "non_linearity": "silu",
+        "conv_norm": None,
+        "final_mlp": "MLP",
+        "conv_dropout": 0,
+        "mlp_dropout": 0,
+    }
+    for name, value in wanted.items():
+        if arguments.get(name, value) != value:
+            raise ValueError(f"{name} = {arguments[name]!r}: a CHGNet can be extended only with {name} = {value!r}")
+    if arguments["gMLP_norm"] not in (None, "layer"):
+        raise ValueError(f"gMLP_norm = {arguments['gMLP_norm']!r} must be 'layer' or None")
+    for name in ("atom_conv_hidden_dim", "bond_conv_hidden_dim", "angle_layer_hidden_dim"):
+        if not isinstance(arguments[name], int):
+            raise ValueError(f"{name} = {arguments[name]!r} must be one number")
+    if not isinstance(model.composition_model, AtomRef):
+        raise ValueError("a CHGNet can be extended only with reference energies (composition_model: an AtomRef)")
 
 
 def _extend_first_linear(mlp: MLP, fidelities: int, context: Context, rows: Rows) -> None:
