@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from jobflow import job
 
@@ -44,7 +44,7 @@ def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[M
     """The models of a committee document on the campaign's device; none before the first training."""
     members = committee.members if committee else []
     place = device(campaign.training.device)
-    return [from_bytes(base64.b64decode(member.weights)).to(place) for member in members]
+    return [cast(MultiFidelityCHGNet, from_bytes(base64.b64decode(member.weights))).to(place) for member in members]
 
 
 @job(data="frames")
@@ -119,22 +119,30 @@ def train(
     hold_out: list[str],
     previous: TrainedCommittee | None,
 ) -> TrainedCommittee:
-    """The committee retrained on all good labels so far but the hold-out's, from the last round's weights."""
+    """The committee retrained on all good labels so far but the hold-out's, from the last round's weights.
+
+    Checkpoints and logs go to the campaign's folder `training/`; killed, the job goes on from there.
+    """
     start = time.perf_counter()
     usable = _usable(labels, excluded=hold_out)
     if not usable:
         raise ValueError("no good label to train on but the hold-out's: 'mfal status' lists the reasons")
+    everything = _flat(frames)
+    keys = sorted((label.frame_id, label.fingerprint, label.attempt) for label in usable)
+    settings = [campaign.committee.model_dump(), campaign.training.model_dump(exclude={"device"}), campaign.seed]
+    identity = _hash([keys, sorted(hold_out), settings, previous and previous.data_fingerprint])
     members = train_committee(
         members_of(previous, campaign) or None,
-        examples(_flat(frames), usable),
+        examples(everything, usable),
         campaign.committee,
         campaign.training,
         seed=campaign.seed + round,
+        hold_out=examples(everything, [label for label in labels if label and label.frame_id in hold_out]),
+        directory=campaign.directory / "training" / f"round-{round}-{identity}",
         on_epoch=lambda member, epoch, _: advance(
-            member * campaign.training.epochs + epoch, campaign.committee.members * campaign.training.epochs
+            member * campaign.training.epochs + epoch, campaign.committee.models * campaign.training.epochs
         ),
     )
-    keys = sorted((label.frame_id, label.fingerprint, label.attempt) for label in usable)
     return TrainedCommittee(
         campaign=campaign.campaign,
         round=round,
@@ -142,7 +150,7 @@ def train(
             Member(member=k, seed=seed, weights=base64.b64encode(to_bytes(model)).decode(), log=log)
             for k, (model, log, seed) in enumerate(members)
         ],
-        data_fingerprint=hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:12],
+        data_fingerprint=_hash(keys),
         trained_on=_by_fidelity(usable),
         device=str(device(campaign.training.device)),
         seconds=time.perf_counter() - start,
@@ -214,6 +222,10 @@ def evaluate(
         parity=[point | {"set": "hold_out"} for point in parity(models, held)]
         + [point | {"set": "train"} for point in parity(models, trained)],
     )
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def _flat(frames: Iterable[Iterable[Frame]]) -> list[Frame]:

@@ -21,6 +21,8 @@ from pydantic import (
 )
 from pymatgen.core import Element, Structure
 
+from mfal.frames import Fidelity
+
 #: Fraction of a sublattice that is left empty.
 VACANCY = "vacancy"
 #: d elements that can carry a moment in an oxide or phosphate: the magnetic fidelity needs a U and a moment for each,
@@ -213,10 +215,22 @@ class Acquire(Section):
 
 
 class Committee(Section):
-    members: int = Field(2, ge=2)
+    #: `deep`: each member is a model of its own. `shallow`: one model with a readout for each member, for about what
+    #: one member costs; its members agree on the moments, which do not come from the readout.
+    kind: Literal["deep", "shallow"] = "deep"
+    members: PositiveInt = 2
     pretrained: Literal["0.2.0", "0.3.0", "r2scan"] = "0.3.0"
     #: Where the fidelity enters: Composition, Embedding, Message passing, Readout.
     parts: Annotated[str, Field(pattern="^C?E?M?R?$", min_length=1)] = "CEMR"
+
+    @property
+    def models(self) -> int:
+        return self.members if self.kind == "deep" else 1
+
+    @property
+    def heads(self) -> int:
+        """Of each model."""
+        return self.members if self.kind == "shallow" else 1
 
 
 class LossWeights(Section):
@@ -234,8 +248,23 @@ class Training(Section):
     batch_size: PositiveInt = 8
     learning_rate: PositiveFloat = 3e-3
     gradient_clip: PositiveFloat = 10.0
+    loss: Literal["huber", "mse"] = "huber"
     weights: LossWeights = LossWeights()
+    #: In place of `weights`, for one fidelity.
+    weights_by_fidelity: dict[Fidelity, LossWeights] = {}
+    #: Decay of an exponential moving average of the weights (0.99, say), which is then the model.
+    ema: float | None = Field(None, gt=0, lt=1)
+    #: Stop after so many epochs without a better loss on the hold-out, and keep the best epoch. The errors on that
+    #: hold-out are then a little too good to be true.
+    patience: PositiveInt | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    #: On a GPU: matrix products in TF32, faster and about 1 meV/Å less exact in training.
+    tf32: bool = False
+    #: Compile the training step: minutes of waiting, then nearly twice as fast. For long trainings.
+    compile: bool = False
+
+    def weights_of(self, fidelity: str) -> LossWeights:
+        return self.weights_by_fidelity.get(fidelity, self.weights)  # type: ignore[call-overload]
 
 
 class Stop(Section):
@@ -246,11 +275,18 @@ class Stop(Section):
     force_error: PositiveFloat | None = None  # meV/Å, magnetic MAE on the hold-out
 
 
-class Campaign(Section):
+class TrainingFile(Section):
+    """What `mfal train --config` needs; a campaign file has it, too."""
+
+    seed: NonNegativeInt = 0
+    committee: Committee = Committee(members=1)
+    training: Training = Training()
+
+
+class Campaign(TrainingFile):
     """The whole campaign file."""
 
     campaign: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    seed: NonNegativeInt = 0
     #: Everything is written below this folder; relative to where the command runs. Absolute once loaded, because jobs
     #: change the working directory.
     directory: Annotated[Path, AfterValidator(Path.absolute)]
@@ -260,7 +296,6 @@ class Campaign(Section):
     magnetism: Magnetism
     acquire: Acquire = Acquire()
     committee: Committee = Committee()
-    training: Training = Training()
     stop: Stop = Stop()
 
     @model_validator(mode="after")
@@ -271,6 +306,8 @@ class Campaign(Section):
                 raise ValueError(f"magnetism.hubbard_u has no entry for {element}: add e.g. '{element}: {u}' (eV)")
             if element not in self.magnetism.moments:
                 raise ValueError(f"magnetism.moments has no entry for {element}: add e.g. '{element}: {moment}' (µB)")
+        if self.committee.members < 2:
+            raise ValueError("committee.members = 1: one member has no spread to choose frames by; take 2 or more")
         if self.acquire.hold_out >= self.explore.frames:
             raise ValueError(
                 f"acquire.hold_out = {self.acquire.hold_out} leaves nothing of explore.frames ="

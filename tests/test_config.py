@@ -38,7 +38,7 @@ def set_deep(tree: dict, path: str, value: object) -> None:
         ("sed", 1, ["sed", "unknown key", "did you mean 'seed'"]),
         ("acquire.threshold", -0.1, ["acquire.threshold = -0.1", "greater than or equal to 0"]),
         ("training.epochs", "many", ["training.epochs = 'many'", "integer"]),
-        ("committee.members", 1, ["committee.members = 1", "greater than or equal to 2"]),
+        ("committee.members", 1, ["committee.members = 1", "no spread", "take 2 or more"]),
         ("engine", {"kind": "vsap"}, ["engine", "'vsap'", "'gpaw'"]),
         ("engine", {"kind": "gpaw", "cutof": 300}, ["engine.cutof", "did you mean 'cutoff'"]),
         ("magnetism.hubbard_u", {"Mn": 3.9}, ["magnetism.hubbard_u", "no entry for Fe", "Fe: 5.3"]),

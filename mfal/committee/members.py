@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,13 +14,12 @@ import torch
 from mfal.config import Committee, Training
 from mfal.model.multifidelity import MultiFidelityCHGNet
 from mfal.training.examples import Example
-from mfal.training.references import fit_reference_energies
 from mfal.training.trainer import train
 
 #: Of the standard deviation of each weight tensor: enough for members to differ, while 20% gives 75 eV/atom.
 NOISE = 0.02
 
-#: Called after each epoch with the member, the epoch and the entry of the log.
+#: Called after each epoch with the model's number, the epoch and the entry of the log.
 OnMemberEpoch = Callable[[int, int, dict[str, float]], None]
 
 
@@ -30,7 +31,7 @@ class TrainedMember(NamedTuple):
 
 @torch.no_grad()
 def perturb_readouts(model: MultiFidelityCHGNet, seed: int) -> None:
-    """Add noise to the readout: to that of every fidelity, each its own.
+    """Add noise to the readout: to that of every fidelity and head, each its own.
 
     Members that start alike differ by the order of their batches only and agree on their mistakes. A readout left as
     it was would hide the spread of its fidelity, and the same noise in all would cancel in their difference.
@@ -43,11 +44,11 @@ def perturb_readouts(model: MultiFidelityCHGNet, seed: int) -> None:
 
 
 def start_committee(committee: Committee, *, seed: int) -> list[MultiFidelityCHGNet]:
-    """The members before they saw any label."""
+    """The models of a committee before they saw any label: one for each member, or one with a head for each."""
     models = []
-    for member in range(committee.members):
-        model = MultiFidelityCHGNet.from_pretrained(committee.pretrained, parts=committee.parts)
-        perturb_readouts(model, member_seed(seed, member))
+    for place in range(committee.models):
+        model = MultiFidelityCHGNet.from_pretrained(committee.pretrained, parts=committee.parts, heads=committee.heads)
+        perturb_readouts(model, member_seed(seed, place))
         models.append(model.eval())
     return models
 
@@ -59,12 +60,16 @@ def train_committee(
     training: Training,
     *,
     seed: int,
+    hold_out: Sequence[Example] = (),
+    directory: Path | None = None,
     on_epoch: OnMemberEpoch | None = None,
 ) -> list[TrainedMember]:
-    """Train every member on all examples, each in its own order; from the previous round's members if there are any.
+    """Train every model on all examples, each in its own order; from the previous round's models if there are any.
 
-    The reference energies are fitted before the first step, in every round: new labels determine more of them, and
-    gradient descent leaves them alone. The previous models are not changed.
+    The previous models are not changed.
+
+    Args:
+        directory: for the checkpoints and logs, a folder for each model; see `mfal.training.trainer.train`.
 
     Raises:
         ValueError: the previous committee is not the one that the settings describe.
@@ -72,18 +77,25 @@ def train_committee(
     if previous is None:
         models = start_committee(committee, seed=seed)
     else:
-        found = [model.parts for model in previous]
-        if found != [committee.parts] * committee.members:
+        found = [(model.parts, model.heads) for model in previous]
+        if found != [(committee.parts, committee.heads)] * committee.models:
             raise ValueError(
-                f"the previous committee has members with parts {found}; the settings want {committee.members} with"
-                f" {committee.parts!r}: start a new campaign to change them"
+                f"the previous committee has models with (parts, heads) {found}; the settings want {committee.models}"
+                f" with {(committee.parts, committee.heads)}: start a new campaign to change them"
             )
         models = [copy.deepcopy(model) for model in previous]
     trained = []
-    for member, model in enumerate(models):
-        own_seed = member_seed(seed, member)
-        fit_reference_energies(model, examples)
-        log = train(model, examples, training, seed=own_seed, on_epoch=_for_member(on_epoch, member))
+    for place, model in enumerate(models):
+        own_seed = member_seed(seed, place)
+        log = train(
+            model,
+            examples,
+            training,
+            seed=own_seed,
+            hold_out=hold_out,
+            directory=directory and directory / f"member-{place}",
+            on_epoch=on_epoch and partial(on_epoch, place),
+        )
         trained.append(TrainedMember(model, log, own_seed))
     return trained
 
@@ -91,9 +103,3 @@ def train_committee(
 def member_seed(seed: int, member: int) -> int:
     """A member's own seed, which no neighbouring seed of a campaign or round shares."""
     return int(np.random.SeedSequence([seed, member]).generate_state(1)[0])
-
-
-def _for_member(on_epoch: OnMemberEpoch | None, member: int) -> Callable[[int, dict[str, float]], None] | None:
-    if on_epoch is None:
-        return None
-    return lambda epoch, entry: on_epoch(member, epoch, entry)

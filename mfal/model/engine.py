@@ -18,11 +18,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812
 from chgnet.model.basis import Fourier, RadialBessel
-from chgnet.model.functions import MLP, GatedMLP
+from chgnet.model.functions import GatedMLP
 from torch import Tensor, nn
 
 from mfal.model.batch import Batch
-from mfal.model.multifidelity import MultiFidelityCHGNet
+from mfal.model.multifidelity import FidelityLinear, MultiFidelityCHGNet
 
 #: GPa in one eV/Å3, as CHGNet has it.
 GPA = 160.21766208
@@ -107,7 +107,7 @@ def head_energies(model: MultiFidelityCHGNet, batch: Batch, features: Tensor) ->
 
     All copies of the readout in one pass: those of all fidelities, of which each graph then takes its own.
     """
-    copies: list[MLP] = list(model.mlp) if model.readouts > 1 else [model.mlp]
+    copies = model.copies()
     values = features.expand(len(copies), -1, -1)
     for layers in zip(*(copy.layers for copy in copies), strict=True):
         if isinstance(layers[0], nn.Linear):
@@ -192,10 +192,11 @@ class Gate(NamedTuple):
             [layer for layer in mlp.layers if isinstance(layer, nn.Linear)] for mlp in (gated.mlp_core, gated.mlp_gate)
         )
         first = (core[0], gate[0])
+        deltas: list[Tensor] = [linear.delta for linear in first if isinstance(linear, FidelityLinear)]
         return cls(
             weight=torch.cat([linear.weight for linear in first]),
             bias=torch.cat([linear.bias for linear in first]),
-            delta=torch.cat([linear.delta for linear in first], dim=1) if hasattr(core[0], "delta") else None,
+            delta=torch.cat(deltas, dim=1) if deltas else None,
             second=(
                 (torch.stack([core[1].weight, gate[1].weight]), torch.stack([core[1].bias, gate[1].bias])[:, None])
                 if len(core) > 1

@@ -110,7 +110,7 @@ class MultiFidelityCHGNet(CHGNet):
     """
 
     composition_model: AtomRef
-    mlp: nn.Module
+    mlp: MLP | Readouts
 
     def __init__(
         self, *, fidelities: Sequence[str] = FIDELITIES, parts: str = PARTS, heads: int = 1, **arguments: Any
@@ -235,10 +235,12 @@ class MultiFidelityCHGNet(CHGNet):
 
     def heads_of(self, fidelity: str) -> list[MLP]:
         """The readouts of one fidelity, by head."""
-        if self.readouts == 1:
-            return [self.mlp]
         first = self.index(fidelity) * self.heads if "R" in self.parts else 0
-        return list(self.mlp)[first : first + self.heads]
+        return self.copies()[first : first + self.heads]
+
+    def copies(self) -> list[MLP]:
+        """All readouts, by fidelity (with part R) and then by head."""
+        return list(self.mlp) if isinstance(self.mlp, Readouts) else [self.mlp]
 
     @torch.no_grad()
     def fold(self, fidelity: str) -> CHGNet:
@@ -270,7 +272,7 @@ def _hidden_widths(readout: MLP) -> list[int]:
 
 def _mean_readout(heads: Sequence[MLP]) -> dict[str, Tensor]:
     """The state of the readout that gives the mean of several: block-diagonal, all reading the same, then averaged."""
-    state = {}
+    state: dict[str, Tensor] = {}
     linear = [i for i, layer in enumerate(heads[0].layers) if isinstance(layer, nn.Linear)]
     for i in linear:
         weights, biases = ([getattr(head.layers[i], name) for head in heads] for name in ("weight", "bias"))

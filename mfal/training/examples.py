@@ -8,43 +8,48 @@ from typing import Any
 
 import numpy as np
 import torch
-from chgnet.graph import CrystalGraph, CrystalGraphConverter
 from torch import Tensor
 
 from mfal.frames import Fidelity, Frame, Label
+from mfal.model.graph import Graph
 
 
 @dataclass(frozen=True)
 class Example:
-    """One label. What the calculation did not give is None: never zero, and never NaN."""
+    """One label. What the calculation did not give is None: never zero, and never NaN.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
 
     frame_id: str
     fidelity: Fidelity
-    graph: CrystalGraph
+    graph: Graph
     energy: float | None = None  # eV/atom
     forces: Tensor | None = None  # [N, 3] eV/Å
     stress: Tensor | None = None  # [3, 3] GPa, CHGNet's sign
     magmoms: Tensor | None = None  # [N] µB, absolute
 
+    def __post_init__(self) -> None:
+        for field in ("energy", "forces", "stress", "magmoms"):
+            value = getattr(self, field)
+            if value is not None and not torch.isfinite(torch.as_tensor(value)).all():
+                raise ValueError(f"{field} of {self.frame_id} ({self.fidelity}): is not finite")
 
-def examples(
-    frames: Iterable[Frame], labels: Iterable[Label], *, converter: CrystalGraphConverter | None = None
-) -> list[Example]:
+
+def examples(frames: Iterable[Frame], labels: Iterable[Label]) -> list[Example]:
     """The good labels, in their order; the labels of one frame share its graph.
 
     Args:
         frames: at least those of the good labels.
         labels: those that are not good are left out.
-        converter: a model's `graph_converter`; by default one with the cutoffs of CHGNet 0.3.0, which do for any of the
-            pretrained models (0.2.0 ends at 5 Å instead of 6 Å and gives what is beyond no weight).
 
     Raises:
         ValueError: a label has a number that is not finite, a wrong shape, no number at all, or no frame. Nothing is
             dropped or replaced in silence (chgnet's own dataset takes another item at random).
     """
     by_id = {frame.frame_id: frame for frame in frames}
-    converter = converter or CrystalGraphConverter(algorithm="fast")
-    graphs: dict[str, CrystalGraph] = {}
+    graphs: dict[str, Graph] = {}
     result = []
     for label in labels:
         if not label.good:
@@ -52,13 +57,13 @@ def examples(
         if label.frame_id not in by_id:
             raise ValueError(f"label of {label.frame_id} ({label.fidelity}): there is no such frame")
         if label.frame_id not in graphs:
-            graphs[label.frame_id] = converter(by_id[label.frame_id].structure, graph_id=label.frame_id)
+            graphs[label.frame_id] = Graph.of(by_id[label.frame_id].structure)
         result.append(_example(label, graphs[label.frame_id]))
     return result
 
 
-def _example(label: Label, graph: CrystalGraph) -> Example:
-    atoms = len(graph.atomic_number)
+def _example(label: Label, graph: Graph) -> Example:
+    atoms = graph.atoms
     energy = _checked(label, "energy", label.energy, ())
     forces = _checked(label, "forces", label.forces, (atoms, 3))
     stress = _checked(label, "stress", label.stress, (3, 3))
@@ -87,8 +92,6 @@ def _checked(label: Label, field: str, value: Any, shape: tuple[int, ...]) -> np
         raise ValueError(f"{name}: is not an array of shape {shape}") from error
     if array.shape != shape:
         raise ValueError(f"{name}: has shape {array.shape}, not {shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name}: is not finite")
     return array
 
 

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from mfal.model.engine import predict_energies
 from mfal.model.multifidelity import MultiFidelityCHGNet
 from mfal.training.examples import Example
+from mfal.training.packed import PackedExamples
 
 BATCH = 16
 
@@ -42,16 +44,11 @@ def _shift(model: MultiFidelityCHGNet, examples: Sequence[Example]) -> torch.Ten
     weight = model.composition_model.fc.weight
     if not examples:
         return torch.zeros_like(weight[0])
-    model.eval()
-    predicted: list[torch.Tensor] = []
-    for start in range(0, len(examples), BATCH):
-        batch = examples[start : start + BATCH]
-        output = model(
-            [example.graph.to(weight.device) for example in batch],
-            fidelity=[example.fidelity for example in batch],
-            task="e",
-        )
-        predicted.append(output["e"].double().cpu())
+    packed = PackedExamples(examples, model.fidelities, device=weight.device, dtype=weight.dtype)
+    predicted = [
+        predict_energies(model, packed.batch(picks)[0]).mean(dim=1).double().cpu()
+        for picks in np.split(np.arange(len(examples)), range(BATCH, len(examples), BATCH))
+    ]
     difference = np.array([example.energy for example in examples]) - torch.cat(predicted).numpy()
     composition = np.stack([_composition(example, weight.shape[1]) for example in examples])
     shift, *_ = np.linalg.lstsq(composition, difference, rcond=1e-6)
@@ -59,5 +56,4 @@ def _shift(model: MultiFidelityCHGNet, examples: Sequence[Example]) -> torch.Ten
 
 
 def _composition(example: Example, elements: int) -> np.ndarray:
-    numbers = example.graph.atomic_number.numpy()
-    return np.bincount(numbers - 1, minlength=elements) / len(numbers)
+    return np.bincount(example.graph.elements, minlength=elements) / example.graph.atoms
