@@ -14,6 +14,7 @@ from mfal.committee.members import perturb_readouts, start_committee, train_comm
 from mfal.committee.predict import Prediction, predict
 from mfal.config import Committee, Training
 from mfal.frames import FIDELITIES, Errors, Frame
+from mfal.model.graph import Graph
 from mfal.model.multifidelity import MultiFidelityCHGNet
 from mfal.training.examples import Example
 
@@ -96,8 +97,8 @@ def test_batches_change_nothing(models, frames, predictions, monkeypatch):
         np.testing.assert_allclose(one.energy[:, 0], other.energy[:, 1], atol=1e-5)
 
 
-def test_batches_hold_what_they_may(models, frames, monkeypatch):
-    graphs = [models[0].graph_converter(of.structure) for of in frames]  # 2, 4 and 2 atoms
+def test_batches_hold_what_they_may(frames, monkeypatch):
+    graphs = [Graph.of(of.structure) for of in frames]  # 2, 4 and 2 atoms
     for most, size, expected in [
         (100, 16, [3]),
         (100, 2, [2, 1]),
@@ -169,9 +170,9 @@ def test_decomposition_refuses_what_has_no_spread():
 
 
 @pytest.fixture(scope="module")
-def shifted(models, frames, predictions):
+def shifted(frames, predictions):
     """Labels a known way from the committee's mean: complete and magnetic, then forces only and non-magnetic."""
-    graphs = [models[0].graph_converter(of.structure) for of in frames]
+    graphs = [Graph.of(of.structure) for of in frames]
     signs = torch.tensor([1.0, -1.0, 1.0])
 
     def mean(name, of, fidelity):
@@ -220,14 +221,14 @@ def test_parity_is_true_beside_predicted(models, shifted):
     assert (rows[1]["energy"], rows[1]["magmoms"]) == (None, None)
 
 
-def test_a_committee_is_trained_and_goes_on(models, frames, predictions):
+def test_a_committee_is_trained_and_goes_on(frames, predictions):
     settings, training = Committee(members=2), Training(epochs=1, batch_size=2, learning_rate=1e-5, device="cpu")
     # Another code's energies: several eV/atom away
     data = [
         Example(
             of.frame_id,
             fidelity,
-            models[0].graph_converter(of.structure),
+            Graph.of(of.structure),
             energy=float(prediction.energy[:, i].mean()) + 4.0 - 7.0 * i,
             forces=torch.as_tensor(prediction.forces[:, i].mean(axis=0)),
         )

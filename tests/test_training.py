@@ -6,15 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from chgnet.graph import CrystalGraphConverter
 from chgnet.model import CHGNet
 from pymatgen.core import Lattice, Structure
 
 from mfal.config import LossWeights, Training
 from mfal.frames import FIDELITIES, Frame, Label
+from mfal.model.engine import Output, predict
+from mfal.model.graph import Graph
 from mfal.model.multifidelity import MultiFidelityCHGNet, silence
+from mfal.training import checkpoint, trainer
 from mfal.training.examples import Example, examples
-from mfal.training.loss import loss, residuals, task
+from mfal.training.loss import Heads, loss, weight_table
+from mfal.training.packed import PackedExamples
 from mfal.training.references import fit_reference_energies
 from mfal.training.trainer import device, train
 
@@ -76,7 +79,6 @@ def test_examples_are_the_good_labels():
     # sites are in the frame's canonical order: O before Mn
     assert found[1].magmoms.tolist() == pytest.approx([4.5, 0.1])
     assert found[1].forces.shape == (2, 3)
-    assert found[1].graph.graph_id == one.frame_id
 
 
 @pytest.mark.parametrize(
@@ -106,34 +108,51 @@ def test_labels_without_numbers_or_frame_are_refused():
         examples([], [label(of)])
 
 
-def synthetic(**values) -> Example:
-    return Example(frame_id="synthetic", fidelity="magnetic", graph=None, **values)
+def packed(*of: Example, dtype=torch.float32):
+    return PackedExamples(of, FIDELITIES, dtype=dtype).batch(np.arange(len(of)))
 
 
-def test_loss_is_the_weighted_huber_of_what_is_labelled():
-    prediction = {
-        "e": torch.tensor([1.05, 7.0]),
-        "f": [torch.full((2, 3), 0.5), torch.full((1, 3), 9.0)],
-        "s": [torch.zeros(3, 3), torch.ones(3, 3)],
-        "m": [torch.tensor([1.0, 2.0]), torch.tensor([0.3])],
-    }
-    batch = [
-        synthetic(energy=1.0, forces=torch.zeros(2, 3)),
-        synthetic(stress=torch.ones(3, 3), magmoms=torch.tensor([0.0])),
-    ]
-    found = residuals(prediction, batch)
-    assert {name: tuple(values.shape) for name, values in found.items()} == {
-        "energy": (1,),
-        "forces": (6,),
-        "stress": (9,),
-        "magmoms": (1,),
-    }
-    weights = LossWeights(energy=2, forces=3, stress=5, magmoms=7)
-    huber = 2 * 0.5 * 0.05**2 + 3 * 0.1 * (0.5 - 0.05) + 0 + 7 * 0.1 * (0.3 - 0.05)
-    assert loss(found, weights).item() == pytest.approx(huber, rel=1e-5)
-    assert task(batch) == "efsm"
-    assert task(batch[:1]) == "ef"
-    assert task([synthetic(magmoms=torch.tensor([0.0]))]) == "em"
+def test_loss_is_the_weighted_mean_of_what_is_labelled():
+    graph = Graph.of(frame().structure)
+    batch, targets = packed(
+        Example("one", "nonmagnetic", graph, energy=1.0, forces=torch.zeros(2, 3)),
+        Example("two", "magnetic", graph, stress=torch.ones(3, 3), magmoms=torch.tensor([0.0, 0.5])),
+    )
+    output = Output(
+        energy=torch.tensor([[1.05], [7.0]]),
+        forces=torch.tensor([0.5, 0.5, 9.0, 9.0])[:, None].expand(4, 3),
+        stress=torch.stack([torch.zeros(3, 3), 3 * torch.ones(3, 3)]),
+        magmoms=torch.tensor([1.0, 2.0, 0.3, 0.5]),
+    )
+    settings = Training(
+        weights=LossWeights(energy=2, forces=3, stress=5, magmoms=7),
+        weights_by_fidelity={"magnetic": LossWeights(energy=2, forces=3, stress=11, magmoms=0.5)},
+    )
+    weights = weight_table(settings, FIDELITIES)
+    found = loss(output, targets, batch, weights)
+    first = 2 * 0.5 * 0.05**2 + 3 * 0.1 * (0.5 - 0.05)
+    second = 11 * 0.1 * (2 - 0.05) + 0.5 * 0.1 * (0.3 - 0.05) / 2
+    assert found.by_graph.tolist() == pytest.approx([first, second], rel=1e-5)
+    assert found.errors.tolist() == pytest.approx([0.05, 3.0, 18.0, 0.3], rel=1e-5)
+    assert found.counts.tolist() == [1, 6, 9, 2]
+    found = loss(output, targets, batch, weights, kind="mse")
+    assert found.by_graph.tolist() == pytest.approx([2 * 0.05**2 + 3 * 0.25, 11 * 4 + 0.5 * 0.09 / 2], rel=1e-5)
+
+
+def test_heads_share_a_batch_by_their_weights():
+    graph = Graph.of(frame().structure)
+    batch, targets = packed(*(Example(name, "magnetic", graph, energy=0.0, forces=torch.zeros(2, 3)) for name in "ab"))
+    output = Output(
+        energy=torch.tensor([[1.0, 3.0], [1.0, 3.0]]),
+        forces=torch.ones(4, 3),
+        stress=torch.zeros(2, 3, 3),
+        magmoms=torch.zeros(4),
+    )
+    heads = Heads(weights=torch.tensor([[1.0, 0.0], [0.5, 2.0]]), drawn=torch.tensor([0, 1]))
+    weights = weight_table(Training(weights=LossWeights(energy=1, forces=1)), FIDELITIES)
+    found = loss(output, targets, batch, weights, kind="mse", heads=heads)
+    # energies: mean over 2 graphs x 2 heads; forces: mean over 12 components, by the weight of the head drawn
+    assert found.by_graph.tolist() == pytest.approx([1 / 4 + 6 / 12, (0.5 + 18) / 4 + 2 * 6 / 12])
 
 
 def test_absent_moments_change_nothing_and_give_no_gradient(surrogate_examples):
@@ -143,8 +162,9 @@ def test_absent_moments_change_nothing_and_give_no_gradient(surrogate_examples):
 
     def step(example, weights):
         model.zero_grad()
-        prediction = model([example.graph], fidelity=example.fidelity, task="efsm")
-        value = loss(residuals(prediction, [example]), weights)
+        batch, targets = packed(example)
+        table = weight_table(Training(weights=weights), FIDELITIES)
+        value = loss(predict(model, batch, create_graph=True), targets, batch, table).by_graph.sum()
         value.backward(inputs=list(model.site_wise.parameters()))
         gradient = model.site_wise.weight.grad
         return value.item(), 0.0 if gradient is None else gradient.abs().sum().item()
@@ -159,8 +179,30 @@ def test_absent_moments_change_nothing_and_give_no_gradient(surrogate_examples):
     assert absent < present < zero
 
 
-def fitted(data):
-    model = MultiFidelityCHGNet.from_pretrained("0.3.0")
+def test_a_batch_keeps_labels_with_their_graphs(surrogate_examples):
+    everything = PackedExamples(surrogate_examples, FIDELITIES)
+    picks = np.array([4, 0, 3])
+    batch, targets = everything.batch(picks)
+    for place, pick in enumerate(picks):
+        example, own = surrogate_examples[pick], batch.graph == place
+        assert batch.fidelity[place] == FIDELITIES.index(example.fidelity)
+        assert targets.energy[place].item() == pytest.approx(example.energy)
+        assert torch.equal(targets.forces[own], example.forces)
+        assert torch.equal(targets.stress[place], example.stress)
+        np.testing.assert_allclose(batch.positions[own], example.graph.positions, atol=1e-6)
+        if example.magmoms is None:
+            assert targets.magmoms[own].isnan().all()
+        else:
+            assert torch.equal(targets.magmoms[own], example.magmoms)
+
+
+def test_foreign_fidelities_are_refused(surrogate_examples):
+    with pytest.raises(ValueError, match="fidelity magnetic: the model knows nonmagnetic"):
+        PackedExamples(surrogate_examples, ["nonmagnetic"])
+
+
+def fitted(data, **arguments):
+    model = MultiFidelityCHGNet.from_pretrained("0.3.0", **arguments)
     fit_reference_energies(model, data)
     return model
 
@@ -178,15 +220,15 @@ def test_training_lowers_the_loss_and_is_determined_by_the_seed(surrogate_exampl
     assert seen == [1, 2, 3, 4, 5, 6] * 2
     assert logs[0][-1]["loss"] < 0.6 * logs[0][0]["loss"]
     assert logs[0][-1]["forces"] < logs[0][0]["forces"]
-    assert logs[0][0].keys() == {"epoch", "loss", "energy", "forces", "stress", "magmoms"}
+    assert logs[0][0].keys() == {"epoch", "learning_rate", "loss", "energy", "forces", "stress", "magmoms"}
     states = [model.state_dict() for model in models]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not models[0].training
     changed = {name for name, value in models[0].named_parameters() if not torch.equal(value, start[name])}
     assert changed >= {name for name in models[0].fidelity_parameters() if not name.startswith("composition_model")}
-    assert not any(name.startswith("composition_model") for name in changed)
-    # The graphs are shared between examples, and take no gradients along.
-    assert all(example.graph.atom_frac_coord.grad is None for example in surrogate_examples)
+    for name in changed:  # the reference energies are fitted and not trained
+        if name.startswith("composition_model"):
+            assert torch.allclose(states[0][name], start[name], atol=1e-4)
 
 
 def test_another_seed_is_another_order(surrogate_examples):
@@ -197,30 +239,146 @@ def test_another_seed_is_another_order(surrogate_examples):
     assert losses[0] != losses[1]
 
 
-def test_a_loss_that_is_not_finite_names_the_frame(surrogate_examples):
-    bad = replace(surrogate_examples[0], stress=torch.full((3, 3), math.nan))
-    model = MultiFidelityCHGNet.from_pretrained("0.3.0")
-    with pytest.raises(FloatingPointError, match=rf"loss is not finite.*{bad.frame_id} \(nonmagnetic\)"):
-        train(model, [bad], Training(epochs=1, **CPU), seed=0)
+def test_a_loss_that_is_not_finite_names_the_frame(surrogate_examples, tmp_path):
+    bad = replace(surrogate_examples[0], frame_id="bad", forces=torch.full((2, 3), 1e30))
+    data = [*surrogate_examples[1:], bad]
+    settings = Training(epochs=1, loss="mse", **CPU)
+    with pytest.raises(FloatingPointError, match=r"loss is not finite in epoch 1 for bad \(nonmagnetic\): look at"):
+        train(fitted(surrogate_examples), data, settings, seed=0, directory=tmp_path)
+    assert not list(tmp_path.iterdir())  # nothing of the broken model is kept
 
 
 def test_what_cannot_be_trained_on_is_refused(surrogate_examples):
     model = MultiFidelityCHGNet.from_pretrained("0.3.0")
     with pytest.raises(ValueError, match="nothing to train on"):
         train(model, [], Training(epochs=1, **CPU), seed=0)
-    short = CrystalGraphConverter(atom_graph_cutoff=5)(frame().structure)
-    with pytest.raises(ValueError, match=rf"graph of {surrogate_examples[0].frame_id} ends at 5 Å"):
+    with pytest.raises(ValueError, match=r"forces of .* \(nonmagnetic\): is not finite"):
+        replace(surrogate_examples[0], forces=torch.full((2, 3), math.nan))
+    short = Graph.of(frame().structure, atom_cutoff=5)
+    with pytest.raises(ValueError, match=rf"graph of {surrogate_examples[0].frame_id} ends at 5.0 Å"):
         train(model, [replace(surrogate_examples[0], graph=short)], Training(epochs=1, **CPU), seed=0)
+    with pytest.raises(ValueError, match=r"training.patience needs a hold-out"):
+        train(model, surrogate_examples, Training(epochs=1, patience=1, **CPU), seed=0)
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL: nothing after it runs."""
+
+
+@pytest.mark.parametrize(
+    ("heads", "settings"),
+    [(1, {}), (2, {"ema": 0.9, "patience": 3, "weights_by_fidelity": {"nonmagnetic": {"stress": 0.0}}})],
+)
+def test_a_killed_training_goes_on_to_the_same_result(surrogate_examples, tmp_path, monkeypatch, heads, settings):
+    """Killed at every step in turn, also between a step and its checkpoint."""
+    monkeypatch.setattr(trainer, "CHECKPOINT", 0.0)
+    settings = Training(epochs=3, **CPU, **settings)
+    hold_out = surrogate_examples[:1]
+
+    def run(directory, kill_at=None):
+        model = fitted(surrogate_examples, heads=heads)
+        steps = 0
+
+        def step(*arguments, **keywords):
+            nonlocal steps
+            steps += 1
+            if steps == kill_at:
+                raise KilledError
+            return gradients(*arguments, **keywords)
+
+        monkeypatch.setattr(trainer, "gradients", step)
+        log = train(model, surrogate_examples, settings, seed=1, hold_out=hold_out, directory=directory)
+        return log, model.state_dict(), steps
+
+    gradients = trainer.gradients
+    log, state, steps = run(tmp_path / "whole")
+    assert steps == 9
+    assert [entry["epoch"] for entry in log] == [1, 2, 3]
+    for _ in range(4):
+        with pytest.raises(KilledError):
+            run(tmp_path / "killed", kill_at=3)  # two steps more each time
+    again, other, left = run(tmp_path / "killed")
+    assert left == 1
+    assert again == log
+    for name in state:
+        assert torch.equal(state[name], other[name]), name
+    assert (tmp_path / "killed" / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
+    assert run(tmp_path / "killed")[2] == 0  # finished: nothing is done again
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["checkpoint.pt", "log.csv"]
+
+
+def test_a_folder_of_another_training_is_refused(surrogate_examples, tmp_path):
+    settings = Training(epochs=1, **CPU)
+    train(fitted(surrogate_examples), surrogate_examples[:2], settings, seed=0, directory=tmp_path)
+    seen = []
+    for data, seed, lr in [(3, 0, 1e-3), (2, 1, 1e-3), (2, 0, 1e-4)]:
+        other = Training(epochs=1, **CPU | {"learning_rate": lr})
+        with pytest.raises(ValueError, match=r"holds a training with other examples, settings, seed"):
+            train(fitted(surrogate_examples), surrogate_examples[:data], other, seed=seed, directory=tmp_path)
+    train(
+        fitted(surrogate_examples),
+        surrogate_examples[:2],
+        settings,
+        seed=0,
+        directory=tmp_path,
+        on_epoch=lambda epoch, _: seen.append(epoch),
+    )
+    assert seen == [1]  # the epochs that it has are told again
+    (tmp_path / checkpoint.FILE).write_bytes(b"garbage")
+    with pytest.raises(ValueError, match=r"checkpoint.pt: is not the checkpoint of a training: remove it"):
+        train(fitted(surrogate_examples), surrogate_examples[:2], settings, seed=0, directory=tmp_path)
+
+
+def test_patience_keeps_the_best_epoch(surrogate_examples):
+    hold_out = surrogate_examples[3:4]
+    # A learning rate that ruins the model: the loss on the hold-out has its best epoch early.
+    settings = Training(epochs=30, patience=2, **CPU | {"learning_rate": 3e-2})
+    model = fitted(surrogate_examples)
+    log = train(model, surrogate_examples[:3], settings, seed=0, hold_out=hold_out)
+    losses = [entry["hold_out_loss"] for entry in log]
+    best = int(np.argmin(losses))
+    assert len(log) == best + 1 + 2 < 30
+    batch, targets = PackedExamples(hold_out, FIDELITIES).batch(np.arange(1))
+    found = loss(predict(model, batch), targets, batch, weight_table(settings, FIDELITIES))
+    assert found.by_graph.sum().item() == pytest.approx(losses[best], rel=1e-4)
+    assert log[best]["hold_out_forces"] == pytest.approx(found.errors[1].item() / 6 * 1e3, rel=1e-4)
+
+
+def test_the_average_of_the_weights_is_the_model(surrogate_examples):
+    states = []
+    for ema in (None, 0.5, 1e-9):
+        model = fitted(surrogate_examples)
+        train(model, surrogate_examples, Training(epochs=2, ema=ema, **CPU), seed=0)
+        states.append(model.site_wise.weight.detach())
+    assert torch.allclose(states[0], states[2], atol=1e-7)  # no memory: the last weights
+    assert not torch.allclose(states[0], states[1], atol=1e-6)
+
+
+def test_heads_learn_and_disagree(surrogate_examples):
+    model = fitted(surrogate_examples, heads=3)
+    log = train(model, surrogate_examples, Training(epochs=8, **CPU), seed=0)
+    assert log[-1]["loss"] < 0.7 * log[0]["loss"]
+    batch, _ = PackedExamples(surrogate_examples, FIDELITIES).batch(np.arange(len(surrogate_examples)))
+    energies = predict(model, batch).energy
+    assert energies.shape == (5, 3)
+    assert (energies.std(dim=1) > 1e-5).all()
+
+
+def test_the_log_is_a_table(surrogate_examples, tmp_path):
+    log = train(fitted(surrogate_examples), surrogate_examples, Training(epochs=2, **CPU), seed=0, directory=tmp_path)
+    header, *rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert header.split(",") == list(log[0])
+    assert [[float(value) for value in row.split(",")] for row in rows] == [list(entry.values()) for entry in log]
 
 
 def test_a_longer_graph_gives_the_same_predictions():
     model = MultiFidelityCHGNet.from_pretrained("0.2.0").eval()
-    graphs = [CrystalGraphConverter(atom_graph_cutoff=cutoff)(frame().structure) for cutoff in (5, 6)]
-    assert len(graphs[1].atom_graph) > len(graphs[0].atom_graph)
-    short, long = (model([graph], task="efsm") for graph in graphs)
-    assert short["e"].item() == pytest.approx(long["e"].item(), abs=1e-5)
-    assert torch.allclose(short["f"][0], long["f"][0], atol=5e-4)
-    assert torch.allclose(short["s"][0], long["s"][0], atol=5e-3)
+    graphs = [Graph.of(frame().structure, atom_cutoff=cutoff) for cutoff in (5, 6)]
+    assert len(graphs[1].edge_bond) > len(graphs[0].edge_bond)
+    short, long = (predict(model, packed(Example("x", "magnetic", graph, energy=0.0))[0]) for graph in graphs)
+    assert short.energy.item() == pytest.approx(long.energy.item(), abs=1e-5)
+    assert torch.allclose(short.forces, long.forces, atol=5e-4)
+    assert torch.allclose(short.stress, long.stress, atol=5e-3)
 
 
 def test_device():

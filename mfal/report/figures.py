@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from mfal.config import MAGNETIC_ELEMENTS
 from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label, Round, Score
-from mfal.report.style import FIDELITY_COLOURS, blank, rounds_axis
+from mfal.report.style import FIDELITY_COLOURS, blank, diagonal, rounds_axis
 
 #: |m| (µB) of the high-spin ion in an olivine with +U, about: what a good label is expected to show.
 EXPECTED_MOMENTS: dict[str, dict[str, float]] = {
@@ -160,7 +160,7 @@ def parity(items: Sequence[dict[str, Any]], fidelity: Fidelity, quantity: str) -
         "hold_out": ("hold-out", FIDELITY_COLOURS[fidelity], "diamond", 6),
     }
     figure = blank(height=420)
-    low, high = np.inf, -np.inf
+    numbers: list[np.ndarray] = []
     for key, (name, colour, symbol, size) in styles.items():
         chosen = [i for i in items if i["fidelity"] == fidelity and i["set"] == key and i.get(quantity) is not None]
         if not chosen:
@@ -168,7 +168,7 @@ def parity(items: Sequence[dict[str, Any]], fidelity: Fidelity, quantity: str) -
         pairs = [np.atleast_2d(np.asarray(i[quantity], dtype=float).reshape(2, -1)) for i in chosen]
         true, predicted = np.concatenate(pairs, axis=1)
         error = 1000 * float(np.abs(predicted - true).mean())
-        low, high = min(low, true.min(), predicted.min()), max(high, true.max(), predicted.max())
+        numbers += [true, predicted]
         ids = np.repeat([_text(i["frame_id"]) for i in chosen], [pair.shape[1] for pair in pairs])
         shown = np.unique(np.linspace(0, true.size - 1, min(true.size, MOST_POINTS)).astype(int))
         figure.add_scatter(
@@ -183,13 +183,10 @@ def parity(items: Sequence[dict[str, Any]], fidelity: Fidelity, quantity: str) -
         )
     if not figure.data:
         return None
-    margin = 0.06 * (high - low) or 0.1
-    ends = [low - margin, high + margin]
-    corners = {"x0": ends[0], "x1": ends[1], "y0": ends[0], "y1": ends[1]}
-    figure.add_shape(type="line", layer="below", line={"color": "var(--soft)", "width": 1}, **corners)
+    diagonal(figure, *numbers)
     label = "force component" if quantity == "forces" else "energy"
-    figure.update_xaxes(title_text=f"DFT {label} ({unit})", range=ends, showgrid=True, nticks=6)
-    figure.update_yaxes(title_text=f"model {label} ({unit})", range=ends, nticks=6)
+    figure.update_xaxes(title_text=f"DFT {label} ({unit})")
+    figure.update_yaxes(title_text=f"model {label} ({unit})")
     return figure
 
 

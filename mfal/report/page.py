@@ -1,53 +1,20 @@
-"""The report of a campaign's last round as one HTML page: no network, no server, one file to mail to a colleague."""
+"""The report of a campaign's last round as one HTML page."""
 
 from __future__ import annotations
 
-import base64
-import functools
-import gzip
-import hashlib
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from mfal.frames import FIDELITIES, WORDS, Errors, Fidelity, Frame, Label, Round, Score, Status
-from mfal.report import figures, style
+from mfal.report import figures, standalone
+from mfal.report.standalone import Plot, hours, number
 
-FOLDER = Path(__file__).parent
 #: With fewer frames than this behind an error, the page says how little that proves.
 FEW = 30
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure on the page. `alt` says in a sentence what someone who cannot see it would miss."""
-
-    name: str
-    figure: go.Figure
-    alt: str
-    title: str = ""
-    square: bool = False
-
-    @property
-    def height(self) -> int:
-        return int(self.figure.layout.height)
-
-    @property
-    def legend(self) -> list[tuple[str, str, str]]:
-        return style.legend(self.figure)
-
-    @property
-    def json(self) -> Markup:
-        return island(self.figure.to_json())
 
 
 @dataclass(frozen=True)
@@ -116,22 +83,14 @@ def render(
     scored = [s for s in scores if s.round == last.round]
     rows = _rows(scored, frames, labels)
     plots = _plots(rounds, scored, frames, labels, parity)
-    environment = Environment(
-        loader=PackageLoader("mfal", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(number=number, hours=hours, when=when)
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
-    return environment.get_template("page.html.j2").render(
+    return standalone.render(
+        "page.html.j2",
+        plots,
         campaign=campaign,
         rounds=rounds,
         last=last,
         numbers=headline(rounds, scores),
         few=FEW,
-        plots=plots,
         rows=rows,
         unused=[label for row in rows for label in row.attempts if not label.good],
         statuses=get_args(Status),
@@ -143,10 +102,6 @@ def render(
         fidelities=WORDS,
         expected=figures.EXPECTED_MOMENTS,
         fingerprints=_fingerprints(labels),
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hashes=[_hash(script), _hash(get_plotlyjs())],
-        plotly=_plotly() if plots else "",
     )
 
 
@@ -166,35 +121,6 @@ def headline(rounds: list[Round], scores: list[Score]) -> dict[str, Any]:
         "scored": len(scored),
         "trained_on": {f: last.trained_on.get(f, 0) for f in FIDELITIES},
     }
-
-
-def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
-    """`digits` significant figures without exponents, a real minus sign, and a dash for what is absent."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    decimals = 0 if value == 0 else max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
-    return f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", "−")
-
-
-def hours(value: float) -> str:
-    """Core-hours: two figures when few, whole when many."""
-    return f"{value:,.0f}" if value >= 100 else number(value, 3 if value >= 1 else 2)
-
-
-def when(timestamp: str) -> str:
-    """`21 November 2025, 02:40 UTC`; what is no ISO timestamp stays as it is."""
-    try:
-        moment = datetime.fromisoformat(timestamp)
-    except ValueError:
-        return timestamp
-    return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".strip()
-
-
-def island(text: str) -> Markup:
-    """JSON that is safe inside `<script>`: nothing in it can close the element or open a comment."""
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def _plots(
@@ -270,14 +196,3 @@ def _fingerprints(labels: list[Label]) -> list[dict[str, Any]]:
         }
         for (fidelity, fingerprint), members in sorted(found.items(), reverse=True)
     ]
-
-
-@functools.cache
-def _plotly() -> str:
-    """plotly.js, gzip and base64: a third of its size; the same bytes each time."""
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
-
-
-def _hash(script: str) -> str:
-    """A script as the page's content security policy names it."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mfal.frames import Fidelity, Round
@@ -65,6 +66,17 @@ def blank(**layout: Any) -> go.Figure:
             **layout,
         }
     )
+
+
+def diagonal(figure: go.Figure, *values: np.ndarray) -> None:
+    """Both axes alike over all values, with the line where they agree."""
+    low, high = (float(limit([limit(array) for array in values])) for limit in (np.min, np.max))
+    margin = 0.06 * (high - low) or 0.1
+    ends = [low - margin, high + margin]
+    corners = {"x0": ends[0], "x1": ends[1], "y0": ends[0], "y1": ends[1]}
+    figure.add_shape(type="line", layer="below", line={"color": "var(--soft)", "width": 1}, **corners)
+    figure.update_xaxes(range=ends, showgrid=True, nticks=6)
+    figure.update_yaxes(range=ends, nticks=6)
 
 
 def legend(figure: go.Figure) -> list[tuple[str, str, str]]:

@@ -63,7 +63,8 @@ def read(directory: Path, fingerprint: str) -> Progress | None:
         found = (stored.pop("format"), stored.pop("fingerprint"))
         progress = Progress(**stored)
     except Exception as error:
-        raise ValueError(f"{path}: is not the checkpoint of a training ({error}): remove it to start anew") from error
+        # Not what torch says: it advises to load the file with pickle.
+        raise ValueError(f"{path}: is not the checkpoint of a training: remove it to start anew") from error
     if found != (FORMAT, fingerprint):
         raise ValueError(
             f"{directory}: holds a training with other examples, settings, seed or starting weights: give another"

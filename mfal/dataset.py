@@ -1,0 +1,248 @@
+"""Labels as extended XYZ, the file that people exchange: one image a label.
+
+The numbers are in the file as ASE has them: `energy` eV (total), `forces` eV/Å, `stress` eV/Å3 (dE/dstrain / V, the
+sign of CHGNet), `magmoms` µB. The comment line holds `fidelity`, `frame_id` and `fingerprint` beside them. What a label
+lacks is not in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.extxyz import key_val_str_to_dict
+from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
+from ase.units import GPa
+from pymatgen.core import Lattice, Structure
+
+from mfal import atomic
+from mfal.frames import FIDELITIES, Fidelity, Frame, Label, canonical, frame_id
+
+#: In the comment line, and never a number.
+NAMES = ("fidelity", "frame_id", "fingerprint")
+QUANTITIES = ("energy", "forces", "stress", "magmoms")
+#: Of the elements that CHGNet knows, the last.
+HEAVIEST = 94
+#: Å; the sites of one frame may differ by so much between the images of its labels.
+SAME_PLACE = 1e-3
+
+
+def write(path: Path | str, frames: Iterable[Frame], labels: Iterable[Label]) -> None:
+    """Write the good labels; those that are not good are left out.
+
+    Args:
+        frames: at least those of the good labels.
+
+    Raises:
+        ValueError: no label is good, one has no frame, or a frame has two at the same fidelity.
+    """
+    by_id = {frame.frame_id: frame for frame in frames}
+    good = [label for label in labels if label.good]
+    if not good:
+        raise ValueError(f"{path}: there is no good label to write")
+    for (name, fidelity), count in Counter((label.frame_id, label.fidelity) for label in good).items():
+        if name not in by_id:
+            raise ValueError(f"{path}: the {fidelity} label of {name} has no frame")
+        if count > 1:
+            raise ValueError(f"{path}: {name} has {count} good {fidelity} labels: give one of them")
+    text = StringIO()
+    ase.io.write(text, [_image(by_id[label.frame_id].structure, label) for label in good], format="extxyz")
+    atomic.replace(Path(path), text.getvalue().encode())
+
+
+def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Frame], list[Label]]:
+    """The frames and labels of a file, from mfal or made elsewhere; atoms stay in the order of the file.
+
+    Without `frame_id`, images of the same crystal (to 5 decimals) are labels of one frame. The keys `REF_energy`,
+    `REF_forces` and so on, which other programs write, go before those without `REF_`.
+
+    Args:
+        fidelity: of the images that name none.
+
+    Raises:
+        ValueError: something in the file cannot be used; names the image, the field and the mend.
+    """
+    path = Path(path)
+    frames: dict[str, Frame] = {}
+    labels: dict[tuple[str, Fidelity], tuple[int, Label]] = {}
+    first: dict[str, int] = {}
+    for number, image in _images(path):
+        try:
+            frame = _frame(image, path.name)
+            known = frames.setdefault(frame.frame_id, frame)
+            if not _same_sites(known.structure, frame.structure):
+                raise ValueError(
+                    f"frame_id = {frame.frame_id} is another crystal than in image {first[frame.frame_id]}, or has its"
+                    " atoms in another order: a frame_id stands for one list of atoms"
+                )
+            first.setdefault(frame.frame_id, number)
+            label = _label(image, frame.frame_id, fidelity)
+            if (label.frame_id, label.fidelity) in labels:
+                raise ValueError(_twice(label, *labels[label.frame_id, label.fidelity]))
+            labels[label.frame_id, label.fidelity] = number, label
+        except ValueError as error:
+            raise ValueError(f"{path}: image {number}: {error}") from error
+    if not labels:
+        raise ValueError(f"{path}: holds no images")
+    found = [label for _, label in labels.values()]
+    for name in FIDELITIES:
+        prints = sorted({label.fingerprint for label in found if label.fidelity == name})
+        if len(prints) > 1:
+            raise ValueError(
+                f"{path}: the {name} labels are of different settings (fingerprint = {', '.join(map(repr, prints))}),"
+                " which do not compare: keep those of one"
+            )
+    return list(frames.values()), found
+
+
+def _image(structure: Structure, label: Label) -> Atoms:
+    image = Atoms(
+        [site.specie.symbol for site in structure],
+        positions=structure.cart_coords,
+        cell=structure.lattice.matrix,
+        pbc=True,
+    )
+    results = {
+        "energy": label.energy,
+        "forces": None if label.forces is None else np.array(label.forces),
+        "stress": None if label.stress is None else full_3x3_to_voigt_6_stress(np.array(label.stress)) * GPa,
+        "magmoms": None if label.magmoms is None else np.array(label.magmoms),
+    }
+    image.calc = SinglePointCalculator(image, **results)
+    image.info = {name: _text(value) for name in NAMES if (value := getattr(label, name))}
+    return image
+
+
+def _text(name: str) -> str:
+    """A name that ASE reads as text: it would take 12e456789012, a possible frame_id, for a number, and for infinity."""
+    try:
+        float(name)
+    except ValueError:
+        return name
+    return f"_JSON {json.dumps(name)}"
+
+
+def _comment(line: str) -> dict[str, Any]:
+    """A comment line as ASE reads it, but names that look like numbers are text."""
+    info: dict[str, Any] = key_val_str_to_dict(line)
+    for name in NAMES:
+        if name in info and not isinstance(info[name], str):
+            written = re.search(rf'\b{name}\s*=\s*["\'{{\[]?([^\s"\'}}\]]*)', line)
+            info[name] = written[1] if written else ""
+    return info
+
+
+def _images(path: Path) -> Iterator[tuple[int, Atoms]]:
+    """The images of a file, numbered from 1."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    lines = number = 0
+    images = ase.io.iread(StringIO(text), index=":", format="extxyz", properties_parser=_comment)
+    while True:
+        try:
+            image = next(images, None)
+        except Exception as error:  # whatever ASE stumbles over
+            after = f", after image {number}" if number else ""
+            raise ValueError(
+                f"{path}: is not extended XYZ that ASE reads{after} ({type(error).__name__}: {error})"
+            ) from error
+        if image is None:
+            break
+        lines, number = lines + len(image) + 2, number + 1
+        yield number, image
+    if number and text.rstrip().count("\n") >= lines:  # ASE ends there and says nothing
+        raise ValueError(f"{path}: line {lines + 1}: is empty, and images follow: take the line out")
+
+
+def _frame(image: Atoms, parent: str) -> Frame:
+    if not image.pbc.all() or image.cell.rank < 3:
+        raise ValueError('Lattice: the cell is not periodic in three directions: give Lattice="..." and pbc="T T T"')
+    if not (np.isfinite(image.cell.array).all() and np.isfinite(image.positions).all()):
+        raise ValueError("Lattice or pos: is not finite")
+    foreign = sorted({site.symbol for site in image if not 0 < site.number <= HEAVIEST})
+    if foreign:
+        raise ValueError(f"species = {', '.join(foreign)}: CHGNet knows the elements from H to Pu")
+    structure = Structure(
+        Lattice(image.cell.array), image.get_chemical_symbols(), image.positions, coords_are_cartesian=True
+    )
+    name = str(image.info.get("frame_id", "")) or frame_id(canonical(structure))
+    return Frame(frame_id=name, structure=structure, parent=parent, source="extxyz")
+
+
+def _same_sites(one: Structure, other: Structure) -> bool:
+    if one is other:
+        return True
+    if one.species != other.species or not np.allclose(one.lattice.matrix, other.lattice.matrix, atol=SAME_PLACE):
+        return False
+    shifts = one.frac_coords - other.frac_coords
+    return bool(np.abs((shifts - np.round(shifts)) @ one.lattice.matrix).max() < SAME_PLACE)
+
+
+def _label(image: Atoms, name: str, fidelity: Fidelity | None) -> Label:
+    found = image.info.get("fidelity", fidelity)
+    if found is None:
+        raise ValueError(f"fidelity: is missing: write fidelity={FIDELITIES[0]} or fidelity={FIDELITIES[1]}")
+    if found not in FIDELITIES:
+        raise ValueError(f"fidelity = {found!r}: must be {' or '.join(FIDELITIES)}")
+    atoms = len(image)
+    stress = _number(image, "stress", (6,), (9,), (3, 3))
+    if stress is not None:
+        stress = (voigt_6_to_full_3x3_stress(stress) if stress.size == 6 else stress.reshape(3, 3)) / GPa
+    numbers = {
+        "energy": _number(image, "energy", ()),
+        "forces": _number(image, "forces", (atoms, 3)),
+        "stress": stress,
+        "magmoms": _number(image, "magmoms", (atoms,)),
+    }
+    if all(value is None for value in numbers.values()):
+        raise ValueError(f"has none of {', '.join(QUANTITIES)}: write what was calculated, or take the image out")
+    return Label(
+        frame_id=name,
+        fidelity=found,
+        fingerprint=str(image.info.get("fingerprint", "")),
+        status="ok",
+        **{quantity: None if value is None else value.tolist() for quantity, value in numbers.items()},
+    )
+
+
+def _number(image: Atoms, quantity: str, *shapes: tuple[int, ...]) -> np.ndarray | None:
+    """What an image says about a quantity. ASE moves what it knows into a calculator and leaves the rest."""
+    calculated = image.calc.results if image.calc else {}
+    for name in (f"REF_{quantity}", quantity):
+        for place in (calculated, image.info, image.arrays):
+            if name in place:
+                return _checked(name, place[name], shapes)
+    return None
+
+
+def _checked(name: str, value: Any, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=float)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} = {value!r}: is not made of numbers; leave out what was not calculated") from error
+    if array.shape not in shapes:
+        raise ValueError(f"{name}: has shape {array.shape}, and must have {' or '.join(map(str, shapes))}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}: is not finite; leave out what was not calculated")
+    return array
+
+
+def _twice(label: Label, number: int, earlier: Label) -> str:
+    what = f"frame {label.frame_id} has a {label.fidelity} label in image {number} already"
+    if label.fingerprint == earlier.fingerprint:
+        return f"{what}: take one of the two out"
+    return (
+        f"{what}, of other settings (fingerprint = {earlier.fingerprint!r}, here {label.fingerprint!r}): keep the"
+        " labels of one"
+    )

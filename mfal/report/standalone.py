@@ -1,0 +1,107 @@
+"""A page as one file to mail to a colleague: style, scripts and figures are in it, nothing comes from a network."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from mfal.report import style
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure on a page. `alt` says in a sentence what someone who cannot see it would miss."""
+
+    name: str
+    figure: go.Figure
+    alt: str
+    title: str = ""
+    square: bool = False
+
+    @property
+    def height(self) -> int:
+        return int(self.figure.layout.height)
+
+    @property
+    def legend(self) -> list[tuple[str, str, str]]:
+        return style.legend(self.figure)
+
+    @property
+    def json(self) -> Markup:
+        return island(self.figure.to_json())
+
+
+def render(template: str, plots: Mapping[str, Plot], **content: Any) -> str:
+    """A page from a template of this folder, which shows these plots with `plot.html.j2`."""
+    environment = Environment(
+        loader=PackageLoader("mfal", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, hours=hours, when=when)
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        plots=plots,
+        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hashes=[_hash(script), _hash(get_plotlyjs())],
+        plotly=_plotly() if plots else "",
+        **content,
+    )
+
+
+def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
+    """`digits` significant figures without exponents, a real minus sign, and a dash for what is absent."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    decimals = 0 if value == 0 else max(0, digits - 1 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:{'+' if sign else ''},.{decimals}f}".replace("-", "−")
+
+
+def hours(value: float) -> str:
+    """Core-hours: two figures when few, whole when many."""
+    return f"{value:,.0f}" if value >= 100 else number(value, 3 if value >= 1 else 2)
+
+
+def when(timestamp: str) -> str:
+    """`21 November 2025, 02:40 UTC`; what is no ISO timestamp stays as it is."""
+    try:
+        moment = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return timestamp
+    return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".strip()
+
+
+def island(text: str) -> Markup:
+    """JSON that is safe inside `<script>`: nothing in it can close the element or open a comment."""
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+@functools.cache
+def _plotly() -> str:
+    """plotly.js, gzip and base64: a third of its size; the same bytes each time."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _hash(script: str) -> str:
+    """A script as the page's content security policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
