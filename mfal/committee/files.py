@@ -29,7 +29,7 @@ def member_files(path: Path) -> list[Path]:
             )
         return found
     if not path.is_file():
-        raise ValueError(f"{path}: is not there: give a .safetensors file, or a folder that 'mfal train' wrote")
+        raise ValueError(f"{path}: is not there: give a file that 'mfal train' wrote, or its folder")
     return [path]
 
 

@@ -18,11 +18,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812
 from chgnet.model.basis import Fourier, RadialBessel
-from chgnet.model.functions import GatedMLP
 from torch import Tensor, nn
 
 from mfal.model.batch import Batch
-from mfal.model.multifidelity import FidelityLinear, MultiFidelityCHGNet
+from mfal.model.gate import Gate
+from mfal.model.multifidelity import MultiFidelityCHGNet
+from mfal.model.normalize import normalize
 
 #: GPa in one eV/Å3, as CHGNet has it.
 GPA = 160.21766208
@@ -47,7 +48,7 @@ def predict(
         create_graph: whether something will be derived from the forces and stress (training).
     """
     bonds = bond_vectors(batch).requires_grad_()
-    features, magmoms = trunk(model, batch, bonds)
+    features, magmoms = trunk(model, batch, bonds, twice=create_graph)
     energies = head_energies(model, batch, features)
     derived = energies.mean(dim=1) if head is None else energies.gather(1, head[:, None])
     (gradient,) = torch.autograd.grad(derived.sum(), bonds, create_graph=create_graph)
@@ -59,7 +60,7 @@ def predict(
 def forces_by_head(model: MultiFidelityCHGNet, batch: Batch) -> tuple[Output, Tensor, Tensor]:
     """The prediction, and forces [H, N, 3] and stress [H, B, 3, 3] of every head: one pass up, H down the trunk."""
     bonds = bond_vectors(batch).requires_grad_()
-    features, magmoms = trunk(model, batch, bonds)
+    features, magmoms = trunk(model, batch, bonds, twice=False)
     energies = head_energies(model, batch, features)
     heads = energies.shape[1]
     results = []
@@ -74,7 +75,7 @@ def forces_by_head(model: MultiFidelityCHGNet, batch: Batch) -> tuple[Output, Te
 @torch.no_grad()
 def predict_energies(model: MultiFidelityCHGNet, batch: Batch) -> Tensor:
     """[B, H] eV/atom, without the cost of a gradient."""
-    features, _ = trunk(model, batch, bond_vectors(batch))
+    features, _ = trunk(model, batch, bond_vectors(batch), twice=True)
     return per_atom(model, batch, head_energies(model, batch, features))
 
 
@@ -124,8 +125,12 @@ def head_energies(model: MultiFidelityCHGNet, batch: Batch, features: Tensor) ->
     return sums.gather(1, batch.fidelity[:, None, None].expand(-1, 1, model.heads)).squeeze(1)
 
 
-def trunk(model: MultiFidelityCHGNet, batch: Batch, bonds: Tensor) -> tuple[Tensor, Tensor]:
-    """Features [N, 64] that the readout takes, and moments [N]."""
+def trunk(model: MultiFidelityCHGNet, batch: Batch, bonds: Tensor, *, twice: bool) -> tuple[Tensor, Tensor]:
+    """Features [N, 64] that the readout takes, and moments [N].
+
+    Args:
+        twice: whether derivatives will be derived again (training); without it they are cheaper.
+    """
     encoder = model.bond_basis_expansion
     lengths = torch.linalg.vector_norm(bonds, dim=1, keepdim=True)
     basis = _radial(lengths, encoder.rbf_expansion_ag)
@@ -150,7 +155,7 @@ def trunk(model: MultiFidelityCHGNet, batch: Batch, bonds: Tensor) -> tuple[Tens
     for i, layer in enumerate(model.atom_conv_layers):
         if i == last:
             magmoms = model.site_wise(atoms).abs().view(-1)
-        gate = Gate.of(layer.twoBody_atom)
+        gate = Gate.of(layer.twoBody_atom, twice=twice)
         center, bond, neighbor = gate.weight.split([atoms.shape[1], features.shape[1], atoms.shape[1]], dim=1)
         hidden = (
             gate.shifted(F.linear(atoms, center, gate.bias), fidelity).index_select(0, batch.edge_center)
@@ -163,7 +168,7 @@ def trunk(model: MultiFidelityCHGNet, batch: Batch, bonds: Tensor) -> tuple[Tens
             continue
         # Bonds, of which only the short ones get messages.
         layer, short = model.bond_conv_layers[i], features.index_select(0, batch.short_bond)
-        gate = Gate.of(layer.twoBody_bond)
+        gate = Gate.of(layer.twoBody_bond, twice=twice)
         hidden = _angle_input(gate, batch, atoms, short, angles, fidelity)
         message = torch.zeros_like(short).index_add(0, batch.angle_first, gate.finish(hidden) * angle_weights)
         out = layer.mlp_out.layers[-1]
@@ -172,58 +177,11 @@ def trunk(model: MultiFidelityCHGNet, batch: Batch, bonds: Tensor) -> tuple[Tens
         if out.bias is not None:  # 0.2.0: every bond gets it
             features, short = features + out.bias, short + out.bias
         if i < last - 1:  # nothing reads the last angles
-            gate = Gate.of(model.angle_layers[i].twoBody_bond)
+            gate = Gate.of(model.angle_layers[i].twoBody_bond, twice=twice)
             angles = angles + gate.finish(_angle_input(gate, batch, atoms, short, angles, fidelity))
-    return (atoms if model.readout_norm is None else model.readout_norm(atoms)), magmoms
-
-
-class Gate(NamedTuple):
-    """The weights of a gated MLP with core and gate side by side."""
-
-    weight: Tensor  # [2 h, inputs]
-    bias: Tensor  # [2 h]
-    delta: Tensor | None  # [fidelities, 2 h]
-    second: tuple[Tensor, Tensor] | None  # [2, out, h] and [2, 1, out], or there is no hidden layer
-    norm: tuple[Tensor, Tensor] | None  # [2, out] each
-
-    @classmethod
-    def of(cls, gated: GatedMLP) -> Gate:
-        core, gate = (
-            [layer for layer in mlp.layers if isinstance(layer, nn.Linear)] for mlp in (gated.mlp_core, gated.mlp_gate)
-        )
-        first = (core[0], gate[0])
-        deltas: list[Tensor] = [linear.delta for linear in first if isinstance(linear, FidelityLinear)]
-        return cls(
-            weight=torch.cat([linear.weight for linear in first]),
-            bias=torch.cat([linear.bias for linear in first]),
-            delta=torch.cat(deltas, dim=1) if deltas else None,
-            second=(
-                (torch.stack([core[1].weight, gate[1].weight]), torch.stack([core[1].bias, gate[1].bias])[:, None])
-                if len(core) > 1
-                else None
-            ),
-            norm=(
-                (torch.stack([gated.bn1.weight, gated.bn2.weight]), torch.stack([gated.bn1.bias, gated.bn2.bias]))
-                if gated.bn1 is not None
-                else None
-            ),
-        )
-
-    def shifted(self, atoms: Tensor, fidelity: Tensor) -> Tensor:
-        """Part M: at the atom, since every row of a message belongs to one."""
-        return atoms if self.delta is None else atoms + self.delta.index_select(0, fidelity)
-
-    def finish(self, hidden: Tensor) -> Tensor:
-        """From the sum of the first layer [rows, 2 h] to the gated output [rows, out]."""
-        hidden = hidden.view(len(hidden), 2, -1)
-        if self.second is not None:
-            weight, bias = self.second
-            hidden = torch.baddbmm(bias, F.silu(hidden).transpose(0, 1), weight.transpose(1, 2)).transpose(0, 1)
-        if self.norm is not None:
-            scale, offset = self.norm
-            hidden = F.layer_norm(hidden, hidden.shape[-1:]) * scale + offset
-        core, gate = hidden.unbind(1)
-        return F.silu(core) * torch.sigmoid(gate)
+    if model.readout_norm is not None:
+        atoms = torch.addcmul(model.readout_norm.bias, normalize(atoms), model.readout_norm.weight)
+    return atoms, magmoms
 
 
 def _angle_input(gate: Gate, batch: Batch, atoms: Tensor, short: Tensor, angles: Tensor, fidelity: Tensor) -> Tensor:

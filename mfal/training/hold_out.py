@@ -14,7 +14,7 @@ def draw(labels: Sequence[Label], share: float, *, seed: int) -> set[str]:
     """The frame ids of a hold-out: drawn by the seed alone, whatever the order of the labels.
 
     A frame goes with all its labels: the label at one fidelity gives away the other. The share is taken of the frames
-    that have the same fidelities, and at least one where there are two or more, so that what is scarce is held out, too.
+    that have the same fidelities, and at least one where there are two or more: what is scarce is held out, too.
 
     Raises:
         ValueError: the share is not one, or too small or too large for these frames.
