@@ -11,8 +11,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.evaluate import evaluate
+from flows.fold import fold
+from flows.refuse import errors, refuse, refusing
+from flows.train import train
 from mfal.config import Campaign
 from mfal.config_file import ConfigError, load
+from mfal.frames import WORDS
 from stores.campaign import FILE
 
 # Before torch is imported: its threads must sleep while they wait; beside a busy process they would spin to a crawl.
@@ -25,7 +30,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 Config = Annotated[Path, typer.Argument(help="The campaign file, e.g. configs/quickstart.yaml.", show_default=False)]
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -103,6 +107,37 @@ def report(
         stores.close()
 
 
+@app.command()
+def export(
+    config: Config,
+    out: Annotated[Path, typer.Argument(metavar="OUT.extxyz", help="The file to write.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
+) -> None:
+    """Write the campaign's good labels as extended XYZ: one file to share, or to train on with 'mfal train'."""
+    campaign = _load(config)
+    from flows.export import export as write
+    from stores.campaign import open_stores
+
+    _must_exist(campaign, config)
+    if out.exists() and not force:
+        refuse(f"{out}: is there already: give another name, or --force to overwrite it")
+    stores = open_stores(campaign.directory)
+    try:
+        with refusing():
+            counts, others = write(stores, campaign, out)
+    finally:
+        stores.close()
+    found = ", ".join(f"{count} {WORDS[fidelity]}" for fidelity, count in counts.items())
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{escape(str(out))}: {found} labels")
+    if others:
+        console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
+
+
+for command in (train, evaluate, fold):
+    app.command()(command)
+
+
 def _load(config: Path) -> Campaign:
     try:
         return load(config)
@@ -111,9 +146,7 @@ def _load(config: Path) -> Campaign:
 
 
 def _refuse(error: ConfigError) -> NoReturn:
-    for line in error.lines:
-        errors.print(f"[red]{escape(line)}[/]")
-    raise typer.Exit(2) from None
+    refuse(*error.lines)
 
 
 def _must_exist(campaign: Campaign, config: Path) -> None:

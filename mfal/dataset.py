@@ -123,7 +123,7 @@ def _image(structure: Structure, label: Label) -> Atoms:
 
 
 def _text(name: str) -> str:
-    """A name that ASE reads as text: it would take 12e456789012, a possible frame_id, for a number, and for infinity."""
+    """A name that ASE reads as text: 12e456789012, a possible frame_id, it would take for a number, and infinite."""
     try:
         float(name)
     except ValueError:

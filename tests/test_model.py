@@ -11,7 +11,9 @@ from chgnet.graph import CrystalGraphConverter
 from chgnet.model import CHGNet
 from pymatgen.core import Lattice, Structure
 
+from mfal.committee.predict import members, predict
 from mfal.frames import FIDELITIES
+from mfal.model.graph import Graph
 from mfal.model.multifidelity import MultiFidelityCHGNet, silence
 from mfal.model.weights import from_bytes, to_bytes
 from mfal.training.examples import Example
@@ -284,15 +286,16 @@ def labelled(model, structures, fidelity, shift):
     """Labels that are the model's own energies plus a shift an element."""
     result = []
     for structure in structures:
-        graph = model.graph_converter(structure)
-        own = model([graph], fidelity=fidelity)["e"].item()
+        [prediction] = predict([model], [structure], [fidelity])
         offset = np.mean([shift[site.specie.symbol] for site in structure])
-        result.append(Example(frame_id="x", fidelity=fidelity, graph=graph, energy=own + offset))
+        energy = prediction.energy.item() + offset
+        result.append(Example(frame_id="x", fidelity=fidelity, graph=Graph.of(structure), energy=energy))
     return result
 
 
 def missed(model, examples):
-    return [abs(model([e.graph], fidelity=e.fidelity)["e"].item() - e.energy) for e in examples]
+    found = members([model], [e.graph for e in examples], [e.fidelity for e in examples])
+    return [abs(values["e"].item() - e.energy) for values, e in zip(found, examples, strict=True)]
 
 
 def test_reference_energies_of_undetermined_elements(stock):

@@ -16,7 +16,8 @@ from pymatgen.core import Lattice, Structure
 
 from mfal.frames import FIDELITIES, Errors, Fidelity, Frame, Label, Round, Score, Status
 from mfal.report import render
-from mfal.report.page import headline, hours, number
+from mfal.report.page import headline
+from mfal.report.standalone import hours, number
 
 EVIL = "</script><script>alert(1)</script>{{ 7*7 }}"
 FIGURES = {"errors", "cost", "uncertainty", "moments"} | {

@@ -82,7 +82,7 @@ def figure(rows: Rows, fidelity: Fidelity, quantity: str) -> go.Figure | None:
     drawn.add_scatter(
         x=label[shown].astype(np.float32),
         y=predicted[shown].astype(np.float32),
-        name=f"{label.size} numbers, {len(chosen)} {'frame' if len(chosen) == 1 else 'frames'}",
+        name=f"n = {label.size}, {len(chosen)} {'frame' if len(chosen) == 1 else 'frames'}",
         mode="markers",
         marker={"size": 9 if quantity == "energy" else 6, "color": FIDELITY_COLOURS[fidelity], "symbol": "circle"},
         opacity=0.7,

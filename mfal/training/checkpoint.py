@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mfal import atomic
 from mfal.config import Training
 from mfal.training.examples import Example
 
@@ -76,7 +76,7 @@ def read(directory: Path, fingerprint: str) -> Progress | None:
 def write(directory: Path, fingerprint: str, progress: Progress) -> None:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "fingerprint": fingerprint} | asdict(progress), buffer)
-    replace(directory / FILE, buffer.getvalue())
+    atomic.replace(directory / FILE, buffer.getvalue())
 
 
 def write_log(directory: Path, log: Sequence[Entry]) -> None:
@@ -86,17 +86,7 @@ def write_log(directory: Path, log: Sequence[Entry]) -> None:
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(log)
-    replace(directory / LOG, text.getvalue().encode())
-
-
-def replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    atomic.replace(directory / LOG, text.getvalue().encode())
 
 
 def fingerprint(
