@@ -53,7 +53,7 @@ def snapshots(
     for step in range(1, settings.steps + 1):
         try:
             dynamics.run(1)
-        except ValueError:  # CHGNet refuses a graph with isolated atoms: the cell has flown apart
+        except ValueError:  # a graph with isolated atoms is refused: the cell has flown apart
             break
         if not np.isfinite(atoms.positions).all():
             break
