@@ -7,8 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-# What GPAW is compiled against and runs with.
-PACKAGES := gcc python3-dev python3-venv libxc-dev libopenblas-dev libfftw3-dev openmpi-bin libopenmpi-dev
+# What GPAW is compiled against and runs with; g++ compiles training steps.
+PACKAGES := gcc g++ python3-dev python3-venv libxc-dev libopenblas-dev libfftw3-dev openmpi-bin libopenmpi-dev
 
 .PHONY: quickstart test test-slow lint install system clean
 

@@ -164,7 +164,7 @@ def trunk(model: MultiFidelityCHGNet, batch: Batch, bonds: Tensor, *, twice: boo
         )
         message = torch.zeros_like(atoms).index_add(0, batch.edge_center, gate.finish(hidden) * weights)
         atoms = atoms + layer.mlp_out(message)
-        if i == last or not len(batch.angle_center):
+        if i == last or batch.angle_center.shape[0] == 0:
             continue
         # Bonds, of which only the short ones get messages.
         layer, short = model.bond_conv_layers[i], features.index_select(0, batch.short_bond)

@@ -55,7 +55,7 @@ class Gate(NamedTuple):
 
     def finish(self, hidden: Tensor) -> Tensor:
         """From the sum of the first layer [rows, 2 h] to the gated output [rows, out]."""
-        hidden = hidden.view(len(hidden), 2, -1)
+        hidden = hidden.unflatten(1, (2, -1))
         if not self.twice and self.second is not None and self.norm is not None:
             return _Finish.apply(hidden, *self.second, *self.norm)
         halves = 1  # the dimension of core and gate; the layout that costs no copy

@@ -249,6 +249,8 @@ class MultiFidelityCHGNet(CHGNet):
         arguments = {name: value for name, value in self.model_args.items() if name not in OWN_ARGUMENTS}
         # The mean of several readouts is one whose hidden layers stand side by side.
         arguments["mlp_hidden_dims"] = [len(heads) * width for width in _hidden_widths(heads[0])]
+        # What CHGNet prints when it loads the file: not the pretrained model that this one began as.
+        arguments["version"] = f"{self.version}, {fidelity} by mfal"
         with silence():
             stock = CHGNet(**arguments)
         own_state = self.state_dict()

@@ -21,6 +21,7 @@ from mfal.model.engine import predict
 from mfal.model.multifidelity import MultiFidelityCHGNet
 from mfal.training import checkpoint
 from mfal.training.checkpoint import Entry, Progress
+from mfal.training.compiled import CompiledGradients
 from mfal.training.examples import Example
 from mfal.training.loss import QUANTITIES, UNITS, Heads, Loss, loss, weight_table
 from mfal.training.packed import PackedExamples
@@ -114,6 +115,7 @@ class _Run:
         self.weights = weight_table(settings, model.fidelities).to(self.examples.device, dtype)
         self.bootstrap = _bootstrap(examples, model.heads).to(place, dtype) if model.heads > 1 else None
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.gradients = CompiledGradients() if settings.compile else gradients
         self.optimizer = _optimizer(model, settings.learning_rate)
         self.averaged = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) if settings.ema is not None else None
@@ -166,7 +168,7 @@ class _Run:
         heads = None
         if self.bootstrap is not None:
             heads = Heads(self.bootstrap[torch.as_tensor(picks, device=self.bootstrap.device)], drawn)
-        value = gradients(
+        value = self.gradients(
             self.model, self.parameters, batch, targets, self.weights, kind=self.settings.loss, heads=heads
         )
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
