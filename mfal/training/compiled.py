@@ -147,8 +147,10 @@ def _compiled(
         torch._dynamo.mark_dynamic(example, 0)
     program: Program = torch.compile(graph, fullgraph=True)
     try:
-        # Oblivious: or it would be compiled for rows that are as few as these.
-        with shapes.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
+        # Oblivious, or it would be compiled for rows that are as few as these. One thread for all but the matrix
+        # products, or sums over bonds and angles would be atomic: slower, and in an order of their own in every run.
+        oblivious = shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+        with oblivious, inductor.patch({"cpp.threads": 1}), torch.no_grad():
             program(*fixed, *examples)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
