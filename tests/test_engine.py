@@ -11,8 +11,10 @@ from pymatgen.core import Lattice, Structure
 from mfal.frames import FIDELITIES
 from mfal.model.batch import PackedGraphs
 from mfal.model.engine import forces_by_head, predict, predict_energies
+from mfal.model.gate import Gate
 from mfal.model.graph import Graph
 from mfal.model.multifidelity import MultiFidelityCHGNet, silence
+from mfal.model.normalize import normalize
 
 OLIVINE = {
     "Li": [0, 0, 0],
@@ -149,6 +151,24 @@ def test_in_single_precision_as_stock():
             np.testing.assert_allclose(found.forces[own], expected["f"], atol=1e-3)
             np.testing.assert_allclose(found.stress[i], expected["s"], atol=2e-3)
             np.testing.assert_allclose(found.magmoms[own], expected["m"], atol=1e-5)
+
+
+def test_layer_normalisation_has_both_derivatives():
+    rows = torch.randn(5, 2, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert torch.allclose(normalize(rows), torch.nn.functional.layer_norm(rows, (7,)), atol=1e-12)
+    assert torch.autograd.gradcheck(normalize, rows)
+    assert torch.autograd.gradgradcheck(normalize, rows)
+
+
+def test_a_gate_derived_once_is_the_gate_derived_twice():
+    gated = differing().double().atom_conv_layers[0].twoBody_atom
+    hidden = torch.randn(6, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    values = [Gate.of(gated, twice=twice).finish(hidden) for twice in (True, False)]
+    assert torch.allclose(*values, atol=1e-12)
+    cotangent = torch.randn(6, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    once, twice = (torch.autograd.grad(value, hidden, cotangent)[0] for value in reversed(values))
+    assert torch.allclose(once, twice, atol=1e-12)
+    assert twice.abs().max() > 0.01
 
 
 @pytest.mark.parametrize("structure", [olivine(), rock_salt(), sparse()], ids=["olivine", "rock salt", "sparse"])
