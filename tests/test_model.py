@@ -196,7 +196,7 @@ def test_fold_is_a_stock_model(stock, graphs, tmp_path, parts):
     for fidelity in FIDELITIES:
         folded = model.fold(fidelity)
         assert type(folded) is CHGNet
-        assert folded.version == f"0.3.0, {fidelity} by mfal"
+        assert folded.version == f"0.3.0, {fidelity}"
         found = arrays(folded(graphs, task="efsm"))
         assert_close(found, arrays(model(graphs, fidelity=fidelity, task="efsm")))
         torch.save({"model": folded.as_dict()}, tmp_path / "folded.pt")

@@ -250,7 +250,7 @@ class MultiFidelityCHGNet(CHGNet):
         # The mean of several readouts is one whose hidden layers stand side by side.
         arguments["mlp_hidden_dims"] = [len(heads) * width for width in _hidden_widths(heads[0])]
         # What CHGNet prints when it loads the file: not the pretrained model that this one began as.
-        arguments["version"] = f"{self.version}, {fidelity} by mfal"
+        arguments["version"] = f"{self.version}, {fidelity}"
         with silence():
             stock = CHGNet(**arguments)
         own_state = self.state_dict()
