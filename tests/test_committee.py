@@ -1,17 +1,14 @@
 """Members, their predictions, the paired decomposition and the errors."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
 
 from mfal.committee import predict as predict_module
-from mfal.committee.decompose import Sigma, decompose, variances
 from mfal.committee.evaluate import errors, parity
 from mfal.committee.members import perturb_readouts, start_committee, train_committee
-from mfal.committee.predict import Prediction, predict
+from mfal.committee.predict import predict
 from mfal.config import Committee, Training
 from mfal.frames import FIDELITIES, Errors, Frame
 from mfal.model.graph import Graph
@@ -116,57 +113,6 @@ def test_batches_hold_what_they_may(frames, monkeypatch):
 def test_no_model_is_refused(frames):
     with pytest.raises(ValueError, match="at least one model"):
         predict([], frames)
-
-
-def test_decomposition_is_an_identity_of_components():
-    rng = np.random.default_rng(0)
-    low = rng.normal(size=(4, 5, 3))
-    high = 0.7 * low + 0.3 * rng.normal(size=(4, 5, 3))
-    parts = variances(low, high)
-    np.testing.assert_allclose(parts.magnetic, np.var(high, axis=0, ddof=1))
-    np.testing.assert_allclose(parts.magnetic, parts.nonmagnetic + parts.delta + 2 * parts.covariance, atol=1e-12)
-    assert (parts.covariance < 0).any()
-
-
-def prediction_of(low, high) -> Prediction:
-    forces = np.stack([np.asarray(low, dtype=np.float32), np.asarray(high, dtype=np.float32)], axis=1)
-    members, _, atoms, _ = forces.shape
-    return Prediction(
-        FIDELITIES,
-        energy=np.zeros((members, 2)),
-        forces=forces,
-        stress=np.zeros((members, 2, 3, 3)),
-        magmoms=np.zeros((members, 2, atoms)),
-    )
-
-
-def test_sigma_is_that_of_the_worst_atom():
-    # Two members: the unbiased variance of x1 and x2 is (x1 - x2)2 / 2.
-    low = [[[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]], [[0.1, 0.0, 0.0], [0.0, 0.0, 0.0]]]
-    high = [[[0.3, 0.0, 0.0], [0.0, 0.3, 0.4]], [[0.1, 0.0, 0.0], [0.0, 0.0, 0.0]]]
-    sigma = decompose(prediction_of(low, high))
-    assert sigma.nonmagnetic == pytest.approx(0.2 / math.sqrt(2), rel=1e-5)
-    assert sigma.delta == pytest.approx(0.5 / math.sqrt(2), rel=1e-5)
-    assert sigma.magnetic == pytest.approx(0.5 / math.sqrt(2), rel=1e-5)
-
-
-def test_what_members_share_is_no_delta():
-    low = np.random.default_rng(0).normal(size=(3, 4, 3))
-    sigma = decompose(prediction_of(low, low + np.array([1.0, -2.0, 0.5])))
-    assert sigma.delta == pytest.approx(0, abs=1e-6)
-    assert sigma.magnetic == pytest.approx(sigma.nonmagnetic, rel=1e-5)
-    assert sigma.magnetic > 0.5
-    assert isinstance(sigma, Sigma)
-
-
-def test_decomposition_refuses_what_has_no_spread():
-    with pytest.raises(ValueError, match="fewer than two members"):
-        decompose(prediction_of(np.zeros((1, 2, 3)), np.zeros((1, 2, 3))))
-    with pytest.raises(ValueError, match="do not pair"):
-        variances(np.zeros((2, 2, 3)), np.zeros((2, 3, 3)))
-    one = prediction_of(np.zeros((2, 2, 3)), np.zeros((2, 2, 3)))
-    with pytest.raises(ValueError, match="both needed"):
-        decompose(Prediction(("a", "b"), one.energy, one.forces, one.stress, one.magmoms))
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from mfal.model.multifidelity import MultiFidelityCHGNet
 
 #: In one forward pass: about 0.5 GB, whatever the size of the frames. More is no faster on a CPU.
 MOST_ATOMS = 128
-#: e, f, s and m of every member: [K, B], [K, N, 3], [K, B, 3, 3] and [K, N].
+#: e, f, s and m of every member: [K, B], [K, N, 3], [K, B, 3, 3] and [K, N]; x of every model: [models, N, 64].
 Values = dict[str, torch.Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Prediction:
     stress: np.ndarray  # [K, F, 3, 3] GPa, CHGNet's sign
     #: [K, F, N] µB, absolute; without labels of a fidelity that has moments it means what it did before training.
     magmoms: np.ndarray
+    #: [D] what the models see in the frame at the last fidelity: mean and standard deviation over the atoms of the
+    #: features that the readout takes, of every model, scaled to unit length.
+    features: np.ndarray
 
 
 def predict(
@@ -42,32 +48,52 @@ def predict(
     batch_size: int = 16,
 ) -> list[Prediction]:
     """Predictions of a committee, one for each frame; a model with several heads is as many members."""
-    predictions = []
-    for start in range(0, len(frames), batch_size):
-        graphs = [
-            Graph.of(frame.structure if isinstance(frame, Frame) else frame)
-            for frame in frames[start : start + batch_size]
-        ]
-        # values[fidelity][frame][quantity][member, ...]
-        values = [list(members(models, graphs, [name] * len(graphs), batch_size=batch_size)) for name in fidelities]
-        for of_frame in zip(*values, strict=True):
+    return list(predict_each(models, frames, fidelities, batch_size=batch_size))
+
+
+def predict_each(
+    models: Sequence[Model],
+    frames: Iterable[Frame | Structure],
+    fidelities: Sequence[str] = FIDELITIES,
+    *,
+    batch_size: int = 16,
+) -> Iterator[Prediction]:
+    """As `predict`, of frames that are read as they are needed: memory does not grow with their number."""
+    for chunk in batched(frames, batch_size):
+        graphs = [Graph.of(frame.structure if isinstance(frame, Frame) else frame) for frame in chunk]
+        # All fidelities of a frame stand side by side in one pass.
+        every = [graph for graph in graphs for _ in fidelities]
+        values = members(models, every, [*fidelities] * len(graphs), batch_size=batch_size * len(fidelities))
+        for of_frame in batched(values, len(fidelities)):
             arrays = {key: np.stack([value[key] for value in of_frame], axis=1) for key in "efsm"}
-            predictions.append(
-                Prediction(
-                    tuple(fidelities),
-                    energy=arrays["e"],
-                    forces=arrays["f"],
-                    stress=arrays["s"],
-                    magmoms=arrays["m"],
-                )
+            yield Prediction(
+                tuple(fidelities),
+                energy=arrays["e"],
+                forces=arrays["f"],
+                stress=arrays["s"],
+                magmoms=arrays["m"],
+                features=_features(of_frame[-1]["x"]),
             )
-    return predictions
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive items, `size` at a time."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _features(atoms: np.ndarray) -> np.ndarray:
+    """Of a frame, from those of its atoms [models, N, 64]."""
+    row = np.concatenate([atoms.mean(axis=1), atoms.std(axis=1)], axis=1).reshape(-1).astype(float)
+    return row / np.linalg.norm(row)
 
 
 def members(
     models: Sequence[Model], graphs: Sequence[Graph], fidelities: Sequence[str], *, batch_size: int = 16
 ) -> Iterator[dict[str, np.ndarray]]:
-    """For each graph, at its own fidelity, CHGNet's e, f, s and m of every member: arrays [K, ...].
+    """For each graph, at its own fidelity, CHGNet's e, f, s and m of every member, arrays [K, ...], and as x the features
+    of its atoms of every model [models, N, 64].
 
     Raises:
         ValueError: no model, or a model does not know a fidelity.
@@ -77,7 +103,7 @@ def members(
     for rows in _batches(graphs, batch_size):
         chosen, names = graphs[rows], fidelities[rows]
         outputs = [_of_model(model, chosen, names) for model in models]
-        values = {key: torch.cat([output[key] for output in outputs]).cpu().numpy() for key in "efsm"}
+        values = {key: torch.cat([output[key] for output in outputs]).cpu().numpy() for key in "efsmx"}
         ends = np.cumsum([graph.atoms for graph in chosen])
         for i, (graph, end) in enumerate(zip(chosen, ends, strict=True)):
             atoms = slice(end - graph.atoms, end)
@@ -86,6 +112,7 @@ def members(
                 "f": values["f"][:, atoms],
                 "s": values["s"][:, i],
                 "m": values["m"][:, atoms],
+                "x": values["x"][:, atoms],
             }
 
 
@@ -110,18 +137,28 @@ def _of_model(model: Model, graphs: Sequence[Graph], fidelities: Sequence[str]) 
         low, difference = _of_batch(model.low, batch), _of_batch(model.difference, batch)
         high = {"e": index, "f": index[batch.graph][:, None], "s": index[:, None, None]}
         sums = {key: low[key] + is_high * difference[key] for key, is_high in high.items()}
-        return sums | {"m": torch.where(index[batch.graph] == 1, difference["m"], low["m"])}
+        return sums | {
+            "m": torch.where(index[batch.graph] == 1, difference["m"], low["m"]),
+            "x": torch.cat([low["x"], difference["x"]]),
+        }
     return _of_batch(model, packed.batch(range(len(graphs)), index))
 
 
 def _of_batch(model: MultiFidelityCHGNet, batch: Batch) -> Values:
     if model.heads == 1:
         output = engine.predict(model, batch)
-        return {"e": output.energy.T, "f": output.forces[None], "s": output.stress[None], "m": output.magmoms[None]}
+        return {
+            "e": output.energy.T,
+            "f": output.forces[None],
+            "s": output.stress[None],
+            "m": output.magmoms[None],
+            "x": output.features[None],
+        }
     output, forces, stress = engine.forces_by_head(model, batch)
     return {
         "e": output.energy.T,
         "f": forces,
         "s": stress,
         "m": output.magmoms.expand(model.heads, -1),
+        "x": output.features[None],
     }

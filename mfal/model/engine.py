@@ -36,6 +36,7 @@ class Output(NamedTuple):
     forces: Tensor  # [N, 3] eV/Å, of the mean of the heads or of the one that was asked for
     stress: Tensor  # [B, 3, 3] GPa, CHGNet's sign (dE/dstrain / V)
     magmoms: Tensor  # [N] µB, absolute
+    features: Tensor  # [N, 64] of the atoms, what the readout takes
 
 
 def predict(
@@ -53,7 +54,7 @@ def predict(
     derived = energies.mean(dim=1) if head is None else energies.gather(1, head[:, None])
     (gradient,) = torch.autograd.grad(derived.sum(), bonds, create_graph=create_graph)
     forces, stress = forces_and_stress(batch, bonds, gradient)
-    output = Output(per_atom(model, batch, energies), forces, stress, magmoms)
+    output = Output(per_atom(model, batch, energies), forces, stress, magmoms, features)
     return output if create_graph else Output(*(tensor.detach() for tensor in output))
 
 
@@ -69,7 +70,8 @@ def forces_by_head(model: MultiFidelityCHGNet, batch: Batch) -> tuple[Output, Te
         results.append(forces_and_stress(batch, bonds.detach(), gradient))
     forces, stress = (torch.stack(parts) for parts in zip(*results, strict=True))
     energy = per_atom(model, batch, energies)
-    return Output(energy.detach(), forces.mean(0), stress.mean(0), magmoms.detach()), forces, stress
+    output = Output(energy.detach(), forces.mean(0), stress.mean(0), magmoms.detach(), features.detach())
+    return output, forces, stress
 
 
 @torch.no_grad()
