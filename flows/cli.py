@@ -14,6 +14,7 @@ from rich.markup import escape
 from flows.evaluate import evaluate
 from flows.fold import fold
 from flows.refuse import errors, refuse, refusing
+from flows.score import score
 from flows.train import train
 from mfal.config import Campaign
 from mfal.config_file import ConfigError, load
@@ -134,7 +135,7 @@ def export(
         console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
 
 
-for command in (train, evaluate, fold):
+for command in (train, evaluate, fold, score):
     app.command()(command)
 
 

@@ -1,8 +1,8 @@
 """Labels as extended XYZ, the file that people exchange: one image a label.
 
 The numbers are in the file as ASE has them: `energy` eV (total), `forces` eV/Å, `stress` eV/Å3 (dE/dstrain / V, the
-sign of CHGNet), `magmoms` µB. The comment line holds `fidelity`, `frame_id` and `fingerprint` beside them. What a label
-lacks is not in the file.
+sign of CHGNet), `magmoms` µB. The comment line holds `fidelity`, `frame_id` and `fingerprint` beside them, and as
+`core_hours` what the label cost, earlier attempts included. What a label lacks is not in the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io.extxyz import key_val_str_to_dict
+from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from ase.stress import full_3x3_to_voigt_6_stress, voigt_6_to_full_3x3_stress
 from ase.units import GPa
 from pymatgen.core import Lattice, Structure
@@ -76,8 +78,8 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
     labels: dict[tuple[str, Fidelity], tuple[int, Label]] = {}
     first: dict[str, int] = {}
     for number, image in _images(path):
-        try:
-            frame = _frame(image, path.name)
+        with _naming(path, number):
+            frame = _frame(image, path.name, "extxyz")
             known = frames.setdefault(frame.frame_id, frame)
             if not _same_sites(known.structure, frame.structure):
                 raise ValueError(
@@ -89,10 +91,6 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
             if (label.frame_id, label.fidelity) in labels:
                 raise ValueError(_twice(label, *labels[label.frame_id, label.fidelity]))
             labels[label.frame_id, label.fidelity] = number, label
-        except ValueError as error:
-            raise ValueError(f"{path}: image {number}: {error}") from error
-    if not labels:
-        raise ValueError(f"{path}: holds no images")
     found = [label for _, label in labels.values()]
     for name in FIDELITIES:
         prints = sorted({label.fingerprint for label in found if label.fidelity == name})
@@ -102,6 +100,34 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
                 " which do not compare: keep those of one"
             )
     return list(frames.values()), found
+
+
+def iter_frames(path: Path | str, *, skip: int = 0) -> Iterator[Frame]:
+    """The crystals of a file, labelled or not, read from the disk as they are needed: one for each image, in the order
+    of the file, so one that is there twice comes twice. The `source` of a frame is its image, such as `image 7`.
+
+    Args:
+        skip: images to pass over; their atoms are not looked at.
+
+    Raises:
+        ValueError: as `read`, once the iteration gets there.
+    """
+    path = Path(path)
+    for number, image in _images(path, skip):
+        with _naming(path, number):
+            frame = _frame(image, path.name, f"image {number}")
+        yield frame
+
+
+def count_images(path: Path | str) -> int:
+    """How many images a file holds, by the numbers of atoms above them: no atom is looked at.
+
+    Raises:
+        ValueError: the file cannot be read, holds none, or an image does not begin with its number of atoms.
+    """
+    if not (count := sum(1 for _ in _texts(Path(path)))):
+        raise ValueError(f"{path}: holds no images")
+    return count
 
 
 def _image(structure: Structure, label: Label) -> Atoms:
@@ -119,6 +145,8 @@ def _image(structure: Structure, label: Label) -> Atoms:
     }
     image.calc = SinglePointCalculator(image, **results)
     image.info = {name: _text(value) for name in NAMES if (value := getattr(label, name))}
+    if (hours := label.core_hours + label.earlier_core_hours) > 0:
+        image.info["core_hours"] = hours
     return image
 
 
@@ -141,31 +169,57 @@ def _comment(line: str) -> dict[str, Any]:
     return info
 
 
-def _images(path: Path) -> Iterator[tuple[int, Atoms]]:
-    """The images of a file, numbered from 1."""
+@contextmanager
+def _naming(path: Path, number: int) -> Iterator[None]:
     try:
-        text = path.read_text()
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: image {number}: {error}") from error
+
+
+def _images(path: Path, skip: int = 0) -> Iterator[tuple[int, Atoms]]:
+    """The images of a file, numbered from 1, as they are asked for; the first `skip` are passed over."""
+    number = 0
+    for number, text in enumerate(_texts(path), start=1):
+        if number <= skip:
+            continue
+        try:
+            (image,) = read_xyz(StringIO(text), properties_parser=_comment)
+        except Exception as error:  # whatever ASE stumbles over
+            raise ValueError(
+                f"{path}: is not extended XYZ that ASE reads{_after(number - 1)} ({type(error).__name__}: {error})"
+            ) from error
+        yield number, image
+    if not number:
+        raise ValueError(f"{path}: holds no images")
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """What each image is in the file, which is never held as a whole."""
+    number = lines = 0
+    try:
+        with path.open() as file:
+            for head in file:
+                if not head.strip():
+                    if any(line.strip() for line in file):  # ASE would end here and say nothing
+                        raise ValueError(f"{path}: line {lines + 1}: is empty, and images follow: take the line out")
+                    return
+                if not head.strip().isdecimal() or not (atoms := int(head)):
+                    raise ValueError(
+                        f"{path}: is not extended XYZ{_after(number)}: line {lines + 1}: must be a number of atoms, not"
+                        f" {head.strip()[:40]!r}"
+                    )
+                yield "".join([head, *islice(file, atoms + 1)])
+                number, lines = number + 1, lines + atoms + 2
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
-    lines = number = 0
-    images = ase.io.iread(StringIO(text), index=":", format="extxyz", properties_parser=_comment)
-    while True:
-        try:
-            image = next(images, None)
-        except Exception as error:  # whatever ASE stumbles over
-            after = f", after image {number}" if number else ""
-            raise ValueError(
-                f"{path}: is not extended XYZ that ASE reads{after} ({type(error).__name__}: {error})"
-            ) from error
-        if image is None:
-            break
-        lines, number = lines + len(image) + 2, number + 1
-        yield number, image
-    if number and text.rstrip().count("\n") >= lines:  # ASE ends there and says nothing
-        raise ValueError(f"{path}: line {lines + 1}: is empty, and images follow: take the line out")
 
 
-def _frame(image: Atoms, parent: str) -> Frame:
+def _after(number: int) -> str:
+    return f", after image {number}" if number else ""
+
+
+def _frame(image: Atoms, parent: str, source: str) -> Frame:
     if not image.pbc.all() or image.cell.rank < 3:
         raise ValueError('Lattice: the cell is not periodic in three directions: give Lattice="..." and pbc="T T T"')
     if not (np.isfinite(image.cell.array).all() and np.isfinite(image.positions).all()):
@@ -177,7 +231,7 @@ def _frame(image: Atoms, parent: str) -> Frame:
         Lattice(image.cell.array), image.get_chemical_symbols(), image.positions, coords_are_cartesian=True
     )
     name = str(image.info.get("frame_id", "")) or frame_id(canonical(structure))
-    return Frame(frame_id=name, structure=structure, parent=parent, source="extxyz")
+    return Frame(frame_id=name, structure=structure, parent=parent, source=source)
 
 
 def _same_sites(one: Structure, other: Structure) -> bool:
@@ -212,6 +266,7 @@ def _label(image: Atoms, name: str, fidelity: Fidelity | None) -> Label:
         fidelity=found,
         fingerprint=str(image.info.get("fingerprint", "")),
         status="ok",
+        core_hours=_core_hours(image),
         **{quantity: None if value is None else value.tolist() for quantity, value in numbers.items()},
     )
 
@@ -226,11 +281,20 @@ def _number(image: Atoms, quantity: str, *shapes: tuple[int, ...]) -> np.ndarray
     return None
 
 
+def _core_hours(image: Atoms) -> float:
+    hours = float(_checked("core_hours", image.info.get("core_hours", 0.0), ((),)))
+    if hours < 0:
+        raise ValueError(f"core_hours = {hours:g}: is less than nothing; leave out what is not known")
+    return hours
+
+
 def _checked(name: str, value: Any, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
     try:
         array = np.asarray(value, dtype=float)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} = {value!r}: is not made of numbers; leave out what was not calculated") from error
+    if np.asarray(value).dtype == bool:  # a key without a value
+        raise ValueError(f"{name} = {value!r}: is not made of numbers; leave out what was not calculated")
     if array.shape not in shapes:
         raise ValueError(f"{name}: has shape {array.shape}, and must have {' or '.join(map(str, shapes))}")
     if not np.isfinite(array).all():

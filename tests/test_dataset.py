@@ -66,6 +66,16 @@ def test_round_trip(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data.extxyz"]
 
 
+def test_what_a_label_cost_travels_with_it(tmp_path):
+    path = tmp_path / "data.extxyz"
+    frames, labels = two_frames()
+    costs = [{"core_hours": 0.1 + 0.2}, {}, {"core_hours": 2.0, "earlier_core_hours": 3e-5}]
+    dataset.write(path, frames, [label.model_copy(update=cost) for label, cost in zip(labels, costs, strict=True)])
+    assert [label.core_hours for label in dataset.read(path)[1]] == [0.1 + 0.2, 0.0, 2.00003]
+    assert ase.io.read(path, index=2).info["core_hours"] == 2.00003
+    assert path.read_text().count("core_hours") == 2
+
+
 def test_ase_reads_its_own_units_and_sign(tmp_path):
     frames, labels = two_frames()
     dataset.write(tmp_path / "data.extxyz", frames, labels)
@@ -152,6 +162,10 @@ GOOD = {"fidelity": "nonmagnetic"}
         ([{"magmoms": np.zeros((2, 3))}], ["image 1: magmoms: has shape (2, 3)", "(2,)"]),
         ([{"REF_stress": np.ones(4)}], ["image 1: REF_stress: has shape (4,)", "(6,) or (9,) or (3, 3)"]),
         ([{"REF_energy": "low"}], ["image 1: REF_energy = 'low': is not made of numbers"]),
+        ([GOOD, {"core_hours": -0.5}], ["image 2: core_hours = -0.5: is less than nothing", "leave out"]),
+        ([{"core_hours": np.inf}], ["image 1: core_hours: is not finite", "leave out"]),
+        ([{"core_hours": np.array([1.0, 2.0])}], ["image 1: core_hours: has shape (2,)"]),
+        ([{"core_hours": True}], ["image 1: core_hours = True: is not made of numbers"]),
         ([{"energy": None}], ["image 1: has none of energy, forces, stress, magmoms"]),
         ([{}, GOOD, {}], ["image 3: frame", "has a magnetic label in image 1 already: take one of the two out"]),
         (
@@ -197,7 +211,11 @@ def test_files_that_are_no_dataset(tmp_path):
     with pytest.raises(ValueError, match=r"odd\.extxyz: is not extended XYZ that ASE reads, after image 1"):
         dataset.read(path)
     path.write_text("\n".join([*lines[:4], "", *lines[4:], "", ""]))
-    with pytest.raises(ValueError, match=r"odd\.extxyz: line 5: is empty, and images follow"):
+    for function in (dataset.read, dataset.count_images):
+        with pytest.raises(ValueError, match=r"odd\.extxyz: line 5: is empty, and images follow"):
+            function(path)
+    path.write_text("\n".join([*lines[:4], "0", "", *lines[4:]]))
+    with pytest.raises(ValueError, match=r"after image 1: line 5: must be a number of atoms, not '0'"):
         dataset.read(path)
 
 
