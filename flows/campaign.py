@@ -1,8 +1,8 @@
 """The campaign as one jobflow Flow; rounds and calculations are born at run time.
 
-explore -> label broadly -> score -> decide -> label few -> train -> evaluate -> next round, or stop.
+explore -> score -> label non-magnetic -> decide -> label magnetic -> train -> evaluate -> next round, or stop.
 
-The planners (`label_broadly`, `label_few`, `next_round`) are cheap and pure: they only look at what is there and
+The planners (`label_cheap`, `label_magnetic`, `next_round`) are cheap and pure: they only look at what is there and
 replace themselves by the jobs that follow. They are run again on a restart and make the same jobs again; the expensive
 jobs in between are kept (see `flows.jobs`). Planners pass references on, never the data behind them.
 """
@@ -15,9 +15,8 @@ from pydantic import Field
 from flows.jobs import CampaignJob, pinned
 from flows.label import CalculationJob, LabelMaker
 from flows.steps import Evaluation, decide, evaluate, explore_round, score, train
-from mfal.config import Campaign
+from mfal.config import Campaign, Table
 from mfal.dft.fidelity import fingerprint, limits, settings
-from mfal.explore.candidates import Exploration
 from mfal.frames import WORDS, Document, Fidelity, Frame, Score
 
 
@@ -39,6 +38,8 @@ class Progress(Document):
     earlier: int = 0
     hold_out: list[str] = Field(default_factory=list)
     committee: str | None = None
+    #: The last round's, with what it taught.
+    evaluation: str | None = None
 
     def frames(self) -> list[OutputReference]:
         return [OutputReference(uuid).frames for uuid in self.explorations]
@@ -49,6 +50,9 @@ class Progress(Document):
     def committee_output(self) -> OutputReference | None:
         return OutputReference(self.committee) if self.committee else None
 
+    def experience(self) -> OutputReference | None:
+        return OutputReference(self.evaluation).experience if self.evaluation else None
+
 
 def campaign_flow(campaign: Campaign) -> Flow:
     """The whole campaign; only its first round's first jobs exist yet."""
@@ -56,6 +60,7 @@ def campaign_flow(campaign: Campaign) -> Flow:
 
 
 def _round(campaign: Campaign, progress: Progress) -> list[Job]:
+    table = campaign.engine.model_dump(mode="json") if isinstance(campaign.engine, Table) else None
     exploration = pinned(
         explore_round(campaign, progress.round, progress.committee_output(), progress.frames()),
         campaign.campaign,
@@ -66,54 +71,68 @@ def _round(campaign: Campaign, progress: Progress) -> list[Job]:
         campaign.committee.pretrained,
         progress.committee,
         progress.explorations,
+        table,
         kind="explore",
         campaign=campaign.campaign,
         round=progress.round,
     )
     now = progress.model_copy(update={"explorations": [*progress.explorations, exploration.uuid]})
-    plan = label_broadly(campaign, now, exploration.output)
-    return [exploration, _planner(plan, campaign, now)]
+    frames = exploration.output.frames
+    scores = pinned(
+        score(campaign, progress.round, frames, now.committee_output(), now.experience()),
+        exploration.uuid,
+        progress.committee,
+        progress.evaluation,
+        campaign.seed,
+        campaign.acquire.model_dump(),
+        kind="score",
+        campaign=campaign.campaign,
+        round=progress.round,
+    )
+    plan = label_cheap(campaign, now, frames, scores.output, scores.uuid)
+    return [exploration, scores, _planner(plan, campaign, now)]
 
 
 @job
-def label_broadly(campaign: Campaign, progress: Progress, exploration: Exploration) -> Response:
-    """Non-magnetic labels for every frame of the round; then scores, if there is a committee; then the decisions."""
-    labels = [_label(campaign, progress, frame, "nonmagnetic") for frame in exploration.frames]
+def label_cheap(
+    campaign: Campaign, progress: Progress, frames: list[Frame], scores: list[Score], scored_by: str
+) -> Response:
+    """Non-magnetic labels for the frames that are to have one; then the second decision."""
+    by_id = {frame.frame_id: frame for frame in frames}
+    labels = [
+        _label(campaign, progress, by_id[score.frame_id], "nonmagnetic")
+        for score in scores
+        if score.gets("nonmagnetic")
+    ]
     now = _with(progress, labels)
-    jobs: list[Job] = list(labels)
-    sigmas = None
-    if progress.committee:
-        scores = pinned(
-            score(campaign, OutputReference(progress.explorations[-1]).frames, now.committee_output()),
-            progress.explorations[-1],
-            progress.committee,
-            kind="score",
-            campaign=campaign.campaign,
-            round=progress.round,
-        )
-        jobs.append(scores)
-        sigmas = scores.output
-    frames = OutputReference(progress.explorations[-1]).frames
+    where = OutputReference(progress.explorations[-1]).frames
     decisions = pinned(
-        decide(campaign, progress.round, frames, sigmas, [label.output.status for label in labels]),
-        progress.explorations[-1],
-        progress.committee,
+        decide(
+            campaign,
+            progress.round,
+            where,
+            OutputReference(scored_by),
+            [label.output for label in labels],
+            now.committee_output(),
+            now.experience(),
+        ),
+        scored_by,
         [label.uuid for label in labels],
-        campaign.seed,
-        campaign.acquire.model_dump(),
         kind="decide",
         campaign=campaign.campaign,
         round=progress.round,
     )
-    jobs += [decisions, _planner(label_few(campaign, now, frames, decisions.output), campaign, now)]
-    return Response(output=[label.uuid for label in labels], replace=Flow(jobs))
+    plan = _planner(label_magnetic(campaign, now, where, decisions.output, decisions.uuid), campaign, now)
+    return Response(output=[label.uuid for label in labels], replace=Flow([*labels, decisions, plan]))
 
 
 @job
-def label_few(campaign: Campaign, progress: Progress, frames: list[Frame], decisions: list[Score]) -> Response:
+def label_magnetic(
+    campaign: Campaign, progress: Progress, frames: list[Frame], decisions: list[Score], decided_by: str
+) -> Response:
     """Magnetic labels for the chosen frames of the round; then training and evaluation."""
     by_id = {frame.frame_id: frame for frame in frames}
-    chosen = [decision for decision in decisions if decision.decision == "magnetic"]
+    chosen = [decision for decision in decisions if decision.gets("magnetic")]
     labels = [_label(campaign, progress, by_id[decision.frame_id], "magnetic") for decision in chosen]
     now = _with(progress, labels).model_copy(
         update={"hold_out": progress.hold_out + [d.frame_id for d in chosen if d.arm == "hold_out"]}
@@ -133,7 +152,6 @@ def label_few(campaign: Campaign, progress: Progress, frames: list[Frame], decis
         campaign=campaign.campaign,
         round=now.round,
     )
-    control = [d.frame_id for d in chosen if d.arm == "control"]
     evaluated = pinned(
         evaluate(
             campaign,
@@ -143,19 +161,26 @@ def label_few(campaign: Campaign, progress: Progress, frames: list[Frame], decis
             now.label_outputs(),
             now.earlier,
             now.hold_out,
-            control,
+            OutputReference(decided_by),
             trained.output,
             now.committee_output(),
+            now.experience(),
         ),
         trained.uuid,
+        decided_by,
         campaign.stop.model_dump(),
-        campaign.acquire.threshold,
-        control,
         kind="evaluate",
         campaign=campaign.campaign,
         round=now.round,
     )
-    following = now.model_copy(update={"round": now.round + 1, "earlier": len(now.labels), "committee": trained.uuid})
+    following = now.model_copy(
+        update={
+            "round": now.round + 1,
+            "earlier": len(now.labels),
+            "committee": trained.uuid,
+            "evaluation": evaluated.uuid,
+        }
+    )
     plan = _planner(next_round(campaign, following, evaluated.output), campaign, following)
     return Response(output=[label.uuid for label in labels], replace=Flow([*labels, trained, evaluated, plan]))
 

@@ -16,10 +16,11 @@ from monty.os import cd
 
 from flows.engines import processes, static_maker
 from flows.jobs import CampaignJob, ResumableJob
-from mfal.config import Engine, Magnetism
+from mfal.config import Engine, Magnetism, Table
 from mfal.dft.gpaw import CalculationError
 from mfal.dft.label import blank, from_ase_task
 from mfal.dft.moments import initial_moments
+from mfal.dft.table import look_up
 from mfal.frames import Fidelity, Frame, Label
 
 
@@ -68,6 +69,9 @@ class LabelMaker(Maker):
     def make(self, frame: Frame, attempt: int = 1, earlier_core_hours: float = 0.0) -> Label:
         label = blank(frame, self.engine, self.magnetism, self.fidelity)
         label = label.model_copy(update={"attempt": attempt, "earlier_core_hours": earlier_core_hours})
+        if isinstance(self.engine, Table):
+            found = look_up(self.engine, frame.frame_id, self.fidelity)
+            return found.model_copy(update={"fingerprint": label.fingerprint, "settings": label.settings})
         folder = Path(f"{frame.frame_id}-{self.fidelity}-{label.fingerprint}").resolve()
         folder.mkdir(exist_ok=True)
         structure = frame.structure.copy()

@@ -15,8 +15,9 @@ from flows.campaign import campaign_flow
 from flows.jobs import Event
 from flows.jobs import logger as job_logger
 from flows.label import forget_failures
-from mfal.config import Campaign, Gpaw
+from mfal.config import Campaign, Gpaw, Table
 from mfal.config_file import ConfigError
+from mfal.dft import table
 from mfal.dft.gpaw import problems
 from stores.builder import CampaignBuilder
 from stores.campaign import CampaignStores, open_stores
@@ -34,6 +35,10 @@ def check(campaign: Campaign) -> None:
     """
     if isinstance(campaign.engine, Gpaw) and (found := problems(campaign.engine, campaign.elements())):
         raise ConfigError(found)
+    if isinstance(campaign.engine, Table):
+        needed = campaign.acquire.hold_out + campaign.acquire.magnetic_per_round
+        if missing := table.problems(campaign.engine, needed):
+            raise ConfigError(missing)
 
 
 def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None], *, retry_failed: bool = False) -> None:

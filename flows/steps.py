@@ -11,21 +11,24 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import numpy as np
 from jobflow import job
 
 from flows.jobs import advance
-from mfal.acquire.route import route
+from mfal.acquire.candidate import candidate, thresholds
+from mfal.acquire.cost import CostModel
+from mfal.acquire.experience import Experience, cheap_pays, learn
+from mfal.acquire.route import first_round, reconsider, route
 from mfal.acquire.stop import reason_to_stop
-from mfal.committee.decompose import Sigma, decompose
 from mfal.committee.evaluate import errors, parity
 from mfal.committee.members import train_committee
-from mfal.committee.predict import predict
-from mfal.config import Campaign
+from mfal.committee.predict import predict, predict_each
+from mfal.config import Campaign, Table
 from mfal.explore.candidates import Exploration, explore
+from mfal.explore.pool import draw
 from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label, Member, Round, Score, Status, TrainedCommittee
 from mfal.model.multifidelity import MultiFidelityCHGNet, pretrained
 from mfal.model.weights import from_bytes, to_bytes
@@ -34,10 +37,11 @@ from mfal.training.trainer import device
 
 
 class Evaluation(Document):
-    """A round's summary and the predictions behind it."""
+    """A round's summary, the predictions behind it, and what the next round can learn from it."""
 
     round: Round
     parity: list[dict[str, Any]]
+    experience: Experience
 
 
 def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[MultiFidelityCHGNet]:
@@ -51,7 +55,11 @@ def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[M
 def explore_round(
     campaign: Campaign, round: int, committee: TrainedCommittee | None, known: list[list[Frame]]
 ) -> Exploration:
-    """Candidates of a round, driven by the magnetic fidelity of the committee's first member."""
+    """Candidates of a round, driven by the magnetic fidelity of the committee's first member; from a table, drawn."""
+    seed = [campaign.seed, round, 0]
+    if isinstance(campaign.engine, Table):
+        seen = {frame.frame_id for group in known for frame in group}
+        return draw(campaign.engine, campaign.explore.frames, known=seen, seed=seed)
     stock = pretrained(campaign.committee.pretrained)
     models = members_of(committee, campaign)
     found = explore(
@@ -60,7 +68,7 @@ def explore_round(
         force_field=models[0].fold("magnetic") if models else stock,
         pretrained=stock,
         known=[frame.structure for frames in known for frame in frames],
-        seed=[campaign.seed, round, 0],
+        seed=seed,
     )
     if not found.frames and not known:
         raise ValueError(
@@ -71,10 +79,38 @@ def explore_round(
 
 
 @job
-def score(campaign: Campaign, frames: list[Frame], committee: TrainedCommittee) -> dict[str, dict[str, float]]:
-    """The fields of `Sigma` for every frame: paired uncertainties of both fidelities."""
-    predictions = predict(members_of(committee, campaign), [frame.structure for frame in frames])
-    return {frame.frame_id: asdict(decompose(p)) for frame, p in zip(frames, predictions, strict=True)}
+def score(
+    campaign: Campaign,
+    round: int,
+    frames: list[Frame],
+    committee: TrainedCommittee | None,
+    experience: Experience | None,
+) -> list[Score]:
+    """What the committee says of every frame, and the first decision: who gets a non-magnetic calculation, and who may
+    get a magnetic one."""
+    seed = [campaign.seed, round, 1]
+    names = [frame.frame_id for frame in frames]
+    if committee is None:
+        return first_round(names, campaign.acquire, campaign=campaign.campaign, seed=seed)
+    if not frames:
+        return []
+    known = experience or Experience()
+    costs = CostModel.fit(known.calculations)
+    candidates = []
+    for frame, prediction in zip(frames, predict_each(members_of(committee, campaign), frames), strict=True):
+        cost = {fidelity: costs.per_label(fidelity, frame.structure) for fidelity in FIDELITIES}
+        candidates.append(candidate(frame.frame_id, prediction, known.calibration, cost, campaign.acquire.reduce))
+        advance(len(candidates), len(frames))
+    return route(
+        candidates,
+        thresholds(campaign.acquire, candidates, known.calibration),
+        campaign.acquire,
+        campaign=campaign.campaign,
+        round=round,
+        seed=seed,
+        cheap=cheap_pays(campaign.acquire, experience),
+        tolerance=campaign.explore.duplicate,
+    )
 
 
 @job
@@ -82,32 +118,49 @@ def decide(
     campaign: Campaign,
     round: int,
     frames: list[Frame],
-    sigmas: dict[str, dict[str, float]] | None,
-    statuses: list[Status | None],
+    scores: list[Score],
+    labels: list[Label | None],
+    committee: TrainedCommittee | None,
+    experience: Experience | None,
 ) -> list[Score]:
-    """Who gets a magnetic calculation. A job of its own, so that a decision stands once it is made, whatever becomes
-    of a non-magnetic label later.
+    """Who gets a magnetic calculation, now that the round's non-magnetic ones are done. A job of its own, so that a
+    decision stands once it is made, whatever becomes of a label later.
 
     Args:
-        statuses: of the frames' non-magnetic labels; None where the calculation was lost.
+        scores: the first decision.
+        labels: non-magnetic ones of the frames that were to get one, in the order of the scores; None where the
+            calculation was lost.
     """
-    unusable = {
-        frame.frame_id: status or "lost" for frame, status in zip(frames, statuses, strict=True) if status != "ok"
-    }
-    if frames and len(unusable) == len(frames):
+    asked = [score.frame_id for score in scores if score.gets("nonmagnetic")]
+    found = dict(zip(asked, labels, strict=True))
+    unusable = {i: label.status if label else "lost" for i, label in found.items() if not (label and label.good)}
+    if asked and len(unusable) == len(asked):
         raise ValueError(
-            f"all {len(frames)} non-magnetic calculations came to nothing: 'mfal status' lists the reasons;"
+            f"all {len(asked)} non-magnetic calculations came to nothing: 'mfal status' lists the reasons;"
             " mend the cause or raise engine.max_iterations or engine.timeout, or say --retry-failed"
         )
-    return route(
-        [frame.frame_id for frame in frames],
-        {frame_id: Sigma(**sigma) for frame_id, sigma in (sigmas or {}).items()},
-        campaign.acquire,
-        campaign=campaign.campaign,
-        round=round,
-        unusable=unusable,
-        seed=[campaign.seed, round, 1],
-    )
+    if committee is None:
+        seed = [campaign.seed, round, 1]
+        names = [frame.frame_id for frame in frames]
+        return first_round(names, campaign.acquire, campaign=campaign.campaign, seed=seed, unusable=unusable)
+    known = experience or Experience()
+    forces = {i: np.array(label.forces) for i, label in found.items() if label and label.good}
+    expected = {score.frame_id: score.core_hours for score in scores}
+    waiting = {score.frame_id for score in scores if score.gets("magnetic")}
+    again = [frame for frame in frames if frame.frame_id in waiting]
+    predictions = predict(members_of(committee, campaign), again) if again else []
+    candidates = {
+        frame.frame_id: candidate(
+            frame.frame_id,
+            prediction,
+            known.calibration,
+            expected[frame.frame_id],
+            campaign.acquire.reduce,
+            label=forces.get(frame.frame_id),
+        )
+        for frame, prediction in zip(again, predictions, strict=True)
+    }
+    return reconsider(scores, candidates, campaign.acquire, unusable=unusable, tolerance=campaign.explore.duplicate)
 
 
 @job(data="weights")
@@ -166,27 +219,28 @@ def evaluate(
     labels: list[Label | None],
     earlier: int,
     hold_out: list[str],
-    control: list[str],
+    scores: list[Score],
     committee: TrainedCommittee,
     previous: TrainedCommittee | None,
+    experience: Experience | None,
 ) -> Evaluation:
-    """Errors of the new committee on the hold-out, and of the old one on what it had not seen.
+    """Errors of the new committee on the hold-out, and of the old one on what it had not seen; what the round taught.
 
     Args:
         labels: all labels of the campaign; None is a lost calculation.
         earlier: how many of them stand there from earlier rounds; the rest are the round's own.
-        control: frames of the round that were drawn at random.
+        scores: the round's decisions.
     """
     present = [label for label in labels if label is not None]
     this_round = [label for label in labels[earlier:] if label is not None]
-    models = members_of(committee, campaign)
+    models, old = members_of(committee, campaign), members_of(previous, campaign)
     # Before the first training the committee is the pretrained model: its energies refer to another functional's
     # atoms, so only its forces, stress and moments tell something.
-    before = members_of(previous, campaign) or [
-        MultiFidelityCHGNet.from_pretrained(campaign.committee.pretrained, parts=campaign.committee.parts)
-    ]
+    before = old or [MultiFidelityCHGNet.from_pretrained(campaign.committee.pretrained, parts=campaign.committee.parts)]
     everything = _flat(frames)
-    held = examples(everything, [label for label in present if label.good and label.frame_id in hold_out])
+    control = {score.frame_id for score in scores if score.arm == "control"}
+    held_labels = [label for label in present if label.good and label.frame_id in hold_out]
+    held = examples(everything, held_labels)
     drawn = examples(everything, [label for label in this_round if label.good and label.frame_id in control])
     trained = examples(everything, _usable(present, excluded=hold_out))
     counts: dict[Fidelity, dict[Status, int]] = {f: dict(Counter(_statuses(this_round, f))) for f in FIDELITIES}
@@ -200,6 +254,17 @@ def evaluate(
         core_hours=sum(label.core_hours + label.earlier_core_hours for label in present),
         hold_out=hold_out_errors.get("magnetic"),
     )
+    grown = learn(
+        experience,
+        {frame.frame_id: frame for frame in everything},
+        this_round,
+        scores,
+        old=old,
+        new=models,
+        hold_out=held_labels,
+        reduce=campaign.acquire.reduce,
+    )
+    limits = next((score for score in scores if score.threshold_delta is not None), None)
     return Evaluation(
         round=Round(
             campaign=campaign.campaign,
@@ -214,13 +279,20 @@ def evaluate(
                 "control_before": errors(before, drawn),
             },
             trained_on=committee.trained_on,
-            threshold=campaign.acquire.threshold,
+            thresholds={}
+            if limits is None
+            else {"nonmagnetic": limits.threshold_nonmagnetic, "delta": limits.threshold_delta},
+            decisions=dict(Counter(score.decision for score in scores)),
+            calibration={kind: found.model_dump() for kind, found in grown.calibration.items()},
+            probe=grown.probe.message if grown.probe else "",
+            saving=grown.saving.message if grown.saving else "",
             stop=stop is not None,
             next_step=stop or f"round {round + 1}",
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
         parity=[point | {"set": "hold_out"} for point in parity(models, held)]
         + [point | {"set": "train"} for point in parity(models, trained)],
+        experience=grown,
     )
 
 

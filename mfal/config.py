@@ -65,6 +65,13 @@ def _read_structure(value: Any, info: ValidationInfo) -> Any:
         ) from error
 
 
+def _existing_file(value: Any, info: ValidationInfo) -> Path:
+    path = Path((info.context or {}).get("folder", ".")) / str(value)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: paths are relative to the campaign file")
+    return path.absolute()
+
+
 def _whole(composition: dict[str, float]) -> dict[str, float]:
     if any(fraction < 0 for fraction in composition.values()) or abs(sum(composition.values()) - 1) > 1e-6:
         raise ValueError(f"the fractions of {composition} must be at least 0 and add up to 1")
@@ -199,19 +206,43 @@ class Surrogate(Section):
     magnetic: Literal["0.2.0", "0.3.0", "r2scan"] = "r2scan"
 
 
-Engine = Annotated[Gpaw | Surrogate, Field(discriminator="kind")]
+class Table(Section):
+    """Labels of a finished data set in place of DFT: a campaign rehearsed, with the costs that were booked."""
+
+    kind: Literal["table"] = "table"
+    #: Extended XYZ with both labels on a frame, as `mfal export` writes it.
+    data: Annotated[Path, BeforeValidator(_existing_file)]
+    #: Core-hours of a calculation where the file has none.
+    core_hours: dict[Fidelity, PositiveFloat] = {}
+
+
+Engine = Annotated[Gpaw | Surrogate | Table, Field(discriminator="kind")]
 
 
 class Acquire(Section):
-    """Which frames get a magnetic calculation."""
+    """Which frames get which calculation."""
 
+    #: At most; the control arm is part of them.
     magnetic_per_round: PositiveInt = 3
-    #: eV/Å; frames whose sigma_delta (worst atom) is below are skipped.
-    threshold: NonNegativeFloat = 0.05
-    #: Share of the magnetic calculations drawn at random whatever the committee says; at least one a round.
+    #: At most, the first round apart, in which all frames get one; no limit by default.
+    nonmagnetic_per_round: PositiveInt | None = None
+    #: Expected cost of a round's calculations, failures included, that is not to be passed; no limit by default.
+    core_hours_per_round: PositiveFloat | None = None
+    #: eV/Å: the force error of a frame's worst atom above which a calculation is worth its cost. By default it follows
+    #: the committee: what it is typically wrong by on frames drawn at random.
+    threshold: NonNegativeFloat | None = None
+    #: eV/Å: frames that the committee expects to be so wrong about are set aside, as no physics.
+    wild: PositiveFloat = 10.0
+    #: From the atoms to the frame: the worst atom, their root mean square, or a quantile such as 0.95.
+    reduce: Literal["max", "mean"] | Annotated[float, Field(gt=0, le=1)] = "max"
+    #: Share of the magnetic calculations drawn at random whatever the committee says; at least one a round. They get
+    #: both labels, and teach what a sigma is worth and what choosing saves.
     control_share: float = Field(0.1, gt=0, le=1)
     #: Frames drawn at random in the first round, labelled at both fidelities and never trained on.
     hold_out: PositiveInt = 2
+    #: Whether non-magnetic calculations are run beside the random frames': `auto` stops them where the random frames
+    #: show that they do not pay.
+    nonmagnetic: Literal["auto", "always", "never"] = "auto"
 
 
 class Committee(Section):

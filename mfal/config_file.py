@@ -64,7 +64,7 @@ def _checked(model: type[T], path: Path, tree: dict[str, Any]) -> T:
 def _sentence(model: type[Section], detail: ErrorDetails) -> str:
     """One validation error as `field = value: what is wrong: the mend`."""
     # Pydantic puts the tag of a union and a mark for keys into the location; a person does not write them.
-    location = [str(part) for part in detail["loc"] if part not in ("gpaw", "surrogate", "[key]")]
+    location = [str(part) for part in detail["loc"] if part not in ("gpaw", "surrogate", "table", "[key]")]
     field = ".".join(location) or "the file"
     match detail["type"]:
         case "extra_forbidden":

@@ -21,6 +21,10 @@ FIDELITIES: tuple[Fidelity, ...] = ("nonmagnetic", "magnetic")
 WORDS: dict[Fidelity, str] = {"nonmagnetic": "non-magnetic", "magnetic": "magnetic"}
 
 Status = Literal["ok", "unconverged", "other_state", "collapsed", "failed"]
+#: What a committee is unsure of: of nothing, of the non-magnetic forces, of the difference, or of both.
+Case = Literal["low", "nonmagnetic", "delta", "both"]
+#: What is calculated; `wild` frames are set aside.
+Decision = Literal["skip", "nonmagnetic", "magnetic", "both", "wild"]
 #: Why a frame is where it is: drawn at random for the hold-out or the control arm, or chosen by the committee.
 Arm = Literal["hold_out", "control", "committee"]
 
@@ -102,10 +106,10 @@ class Label(Document):
 
 
 class Score(Document):
-    """A frame's uncertainty (eV/Å, the worst atom) and what was decided about its magnetic label.
+    """What the committee said of a frame, and what was decided about its labels.
 
-    `Var(magnetic) = Var(nonmagnetic) + Var(delta) + 2 Cov(nonmagnetic, delta)` holds component by component; after the
-    maximum over atoms it holds only where the same atom is the worst in all three.
+    The sigmas are calibrated: eV/Å, as large as the error of the frame's worst atom is expected to be. Each has a scale
+    of its own, so `Var(magnetic) = Var(nonmagnetic) + Var(delta) + 2 Cov` holds before the calibration only.
     """
 
     campaign: str
@@ -114,9 +118,22 @@ class Score(Document):
     sigma_nonmagnetic: float | None = None
     sigma_delta: float | None = None
     sigma_magnetic: float | None = None
+    #: Of the magnetic forces once the non-magnetic label is known: expected before there is one, then with it.
+    sigma_conditional: float | None = None
+    threshold_nonmagnetic: float | None = None
+    threshold_delta: float | None = None
+    case: Case | None = None
     arm: Arm | None = None
-    decision: Literal["magnetic", "skip"]
+    decision: Decision
+    #: eV/Å that the last calculation decided on is expected to take off the frame's error.
+    gain: float | None = None
+    #: Expected core-hours of a good label at both fidelities, failures included.
+    core_hours: dict[Fidelity, float] = {}
     reason: str
+
+    def gets(self, fidelity: Fidelity) -> bool:
+        """Whether the decision is to calculate the frame at this fidelity."""
+        return self.decision in (fidelity, "both")
 
 
 class Errors(Document):
@@ -145,7 +162,15 @@ class Round(Document):
     errors: dict[Literal["hold_out", "hold_out_before", "control_before"], dict[Fidelity, Errors]] = {}
     #: Labels in the training set, by fidelity.
     trained_on: dict[Fidelity, int] = {}
-    threshold: float
+    #: eV/Å, that decided in this round what is uncertain; empty where nothing was scored.
+    thresholds: dict[Literal["nonmagnetic", "delta"], float] = {}
+    #: How many frames were decided on how.
+    decisions: dict[Decision, int] = {}
+    #: What this round's random frames taught, for the next: keys are the kinds of sigma.
+    calibration: dict[str, dict[str, Any]] = {}
+    #: Whether the non-magnetic fidelity pays, and what choosing has saved: one sentence each.
+    probe: str = ""
+    saving: str = ""
     stop: bool = False
     next_step: str = ""
     finished_at: str = ""

@@ -1,4 +1,18 @@
-"""The decision that the loop exists for: which frames of a round get a magnetic calculation, and why."""
+"""The decision that the loop exists for: which frame gets no calculation, a cheap one, a magnetic one, or both.
+
+It is made twice in a round. First, from what the committee says of every candidate:
+
+| sigma_nonmagnetic | sigma_delta | |
+|---|---|---|
+| low | low | nothing |
+| high | low | a non-magnetic label is enough |
+| low | high | a magnetic label: a non-magnetic one would teach nothing that is not known |
+| high | high | a non-magnetic label first |
+
+Then, once the round's non-magnetic labels are there, for what is left of the magnetic uncertainty. Each time the batch
+is filled by expected error drop per core-hour. A control arm is drawn at random before the committee is asked, and gets
+both labels whatever it says.
+"""
 
 from __future__ import annotations
 
@@ -6,91 +20,263 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mfal.committee.decompose import Sigma
+from mfal.acquire.batch import Action, choose
+from mfal.acquire.candidate import Candidate, Thresholds, case
 from mfal.config import Acquire
-from mfal.frames import Score
+from mfal.frames import Arm, Case, Decision, Score
+
+#: Of the frames that wait for their magnetic label, so many times the round's number go into the second decision.
+SHORTLIST = 10
+
+
+def first_round(
+    frame_ids: Sequence[str],
+    settings: Acquire,
+    *,
+    campaign: str,
+    seed: Sequence[int],
+    unusable: Mapping[str, str] | None = None,
+) -> list[Score]:
+    """Without a committee: hold-out and control arm at random, the rest non-magnetic alone.
+
+    Args:
+        unusable: once the non-magnetic calculations are done, those that gave no good label, and why: others are drawn
+            in their place.
+    """
+    lost = unusable or {}
+    cheap = settings.nonmagnetic != "never"
+    drawn = [str(i) for i in np.random.default_rng(list(seed)).permutation(list(frame_ids))]
+    if cheap:  # otherwise those in their place would have no non-magnetic label
+        drawn = [i for i in drawn if i not in lost]
+    held, control = drawn[: settings.hold_out], drawn[settings.hold_out :][: settings.magnetic_per_round]
+    decisions: dict[str, dict] = {i: _drawn("hold_out", "hold-out: drawn at random, both labels") for i in held}
+    decisions |= {
+        i: _drawn("control", "first round: drawn at random, as there is no committee yet; both labels") for i in control
+    }
+    rest: dict = (
+        {"decision": "nonmagnetic", "reason": "first round: every frame gets a non-magnetic label"}
+        if cheap
+        else {"decision": "skip", "reason": "first round: not drawn (acquire.nonmagnetic: never)"}
+    )
+    scores = [Score(campaign=campaign, round=0, frame_id=i, **decisions.get(i, rest)) for i in frame_ids]
+    return [_lost(score, lost[score.frame_id]) if score.frame_id in lost else score for score in scores]
 
 
 def route(
-    frame_ids: Sequence[str],
-    sigmas: Mapping[str, Sigma],
+    candidates: Sequence[Candidate],
+    limits: Thresholds,
     settings: Acquire,
     *,
     campaign: str,
     round: int,
-    unusable: Mapping[str, str],
     seed: Sequence[int],
+    cheap: bool,
+    tolerance: float,
 ) -> list[Score]:
-    """One decision with its reason for every frame of a round, in the order given.
-
-    The first round has no committee, so `sigmas` is empty: a hold-out and a control arm are drawn at random. Later the
-    control arm is drawn first, uniformly from all usable frames, so that it stays a fair sample whatever the committee
-    wants; the committee then takes the largest sigma_delta above the threshold. Only sigma_delta counts: a frame that
-    is uncertain at the non-magnetic fidelity alone is served by its non-magnetic label.
+    """The first decision of a round, in the order of the candidates. A magnetic label is only a prospect for now, which
+    `reconsider` grants or not; the control arm's is certain.
 
     Args:
-        sigmas: per frame, eV/Å, the worst atom.
-        unusable: frames whose non-magnetic calculation gave no good label, and why.
+        cheap: whether non-magnetic labels are worth having; without, every frame with a large sigma_magnetic waits for
+            a magnetic label.
+        tolerance: frames whose features differ by no more are near-duplicates.
     """
-    rng = np.random.default_rng(list(seed))
-    drawn = [str(i) for i in rng.permutation([i for i in frame_ids if i not in unusable])]
-    decisions: dict[str, dict] = {
-        i: {"decision": "skip", "reason": f"skipped: its non-magnetic calculation is no good ({why})"}
-        for i, why in unusable.items()
-    }
-    budget = settings.magnetic_per_round
-    if not sigmas:
-        for i in drawn[: settings.hold_out]:
-            decisions[i] = {"decision": "magnetic", "arm": "hold_out", "reason": "hold-out: drawn at random"}
-        for i in drawn[settings.hold_out :][:budget]:
-            decisions[i] = {
-                "decision": "magnetic",
-                "arm": "control",
-                "reason": "first round: drawn at random, there is no committee yet",
-            }
-        spare = "first round: not drawn"
-    else:
-        control = min(budget, max(1, int(np.floor(settings.control_share * budget + 0.5))))
-        for i in drawn[:control]:
-            decisions[i] = {
-                "decision": "magnetic",
-                "arm": "control",
-                "reason": "control arm: drawn at random whatever the committee says",
-            }
-        uncertain = sorted(
-            (i for i in drawn[control:] if sigmas[i].delta >= settings.threshold),
-            key=lambda i: -sigmas[i].delta,
-        )
-        for i in uncertain[: budget - control]:
-            decisions[i] = {
-                "decision": "magnetic",
-                "arm": "committee",
-                "reason": f"sigma_delta {sigmas[i].delta:.3f} is above the threshold of {settings.threshold:.3f} eV/Å",
-            }
-        for i in uncertain[budget - control :]:
-            decisions[i] = {
-                "decision": "skip",
-                "reason": f"sigma_delta {sigmas[i].delta:.3f} is above the threshold, but the round's"
-                f" {budget} magnetic calculations went to larger ones",
-            }
-        spare = None
+    wild = {c.frame_id for c in candidates if c.magnetic > settings.wild}
+    usable = [c for c in candidates if c.frame_id not in wild]
+    by_id = {c.frame_id: c for c in candidates}
+    drawn = [str(i) for i in np.random.default_rng(list(seed)).permutation([c.frame_id for c in usable])]
+    share = int(np.floor(settings.control_share * settings.magnetic_per_round + 0.5))
+    control = drawn[: min(settings.magnetic_per_round, max(1, share))]
+    taken = _both_labels([by_id[i] for i in control])
+    offers = [c for c in usable if c.frame_id not in control]
+    cases = {c.frame_id: case(c, limits) for c in candidates}
+    actions = [a for c in offers if (a := _first_action(c, cases[c.frame_id], limits, cheap))]
+    batch = choose(
+        actions,
+        most={
+            "nonmagnetic": None
+            if settings.nonmagnetic_per_round is None
+            else settings.nonmagnetic_per_round - len(control),
+            "magnetic": SHORTLIST * (settings.magnetic_per_round - len(control)),
+        },
+        tolerance=tolerance,
+        core_hours=_left(settings, taken),
+        taken=taken,
+    )
+    chosen = {actions[i].frame_id: actions[i] for i in batch.chosen}
+    offered = {action.frame_id: action for action in actions}
+    near = {actions[i].frame_id for i in batch.duplicates}
     scores = []
-    for i in frame_ids:
-        decision = decisions.get(i) or {
-            "decision": "skip",
-            "reason": spare
-            or f"sigma_delta {sigmas[i].delta:.3f} is below the threshold of {settings.threshold:.3f} eV/Å",
-        }
-        sigma = sigmas.get(i)
+    for c in candidates:
+        found = cases[c.frame_id]
+        gain: float | None = None
+        arm: Arm | None = None
+        decision: Decision = "skip"
+        if c.frame_id in wild:
+            decision = "wild"
+            reason = f"set aside: sigma_magnetic {c.magnetic:.2f} is above {settings.wild:g} eV/Å (acquire.wild)"
+        elif c.frame_id in control:
+            arm, decision = "control", "both"
+            reason = "control arm: drawn at random whatever the committee says; both labels"
+        elif c.frame_id in chosen:
+            action = chosen[c.frame_id]
+            gain = action.gain
+            decision, reason = _wanted(c, found, limits, action, cheap)
+        elif c.frame_id in near:
+            reason = f"{_why(c, found, limits)}, but the round has a near-duplicate of it"
+        elif c.frame_id in offered:
+            gain = offered[c.frame_id].gain
+            reason = (
+                f"{_why(c, found, limits)}, but the round's calculations went to frames that promise more than"
+                f" {offered[c.frame_id].value:.3g} eV/Å per core-hour"
+            )
+        else:
+            reason = _why(c, found, limits)
         scores.append(
             Score(
                 campaign=campaign,
                 round=round,
-                frame_id=i,
-                sigma_nonmagnetic=sigma.nonmagnetic if sigma else None,
-                sigma_delta=sigma.delta if sigma else None,
-                sigma_magnetic=sigma.magnetic if sigma else None,
-                **decision,
+                frame_id=c.frame_id,
+                **_numbers(c, limits),
+                case=found,
+                arm=arm,
+                decision=decision,
+                gain=gain,
+                reason=reason,
             )
         )
     return scores
+
+
+def reconsider(
+    scores: Sequence[Score],
+    candidates: Mapping[str, Candidate],
+    settings: Acquire,
+    *,
+    unusable: Mapping[str, str],
+    tolerance: float,
+) -> list[Score]:
+    """The second decision: which of the frames that wait for a magnetic label get it.
+
+    Args:
+        scores: of the first decision.
+        candidates: of the frames that wait, with the conditional sigma of their non-magnetic label where they have one.
+        unusable: frames whose non-magnetic calculation gave no good label, and why.
+    """
+    scores = [_lost(score, unusable[score.frame_id]) if score.frame_id in unusable else score for score in scores]
+    waiting = {s.frame_id: s for s in scores if s.gets("magnetic") and s.arm is None}
+    taken = _both_labels([candidates[s.frame_id] for s in scores if s.arm == "control" and s.frame_id in candidates])
+    cheap = sum(s.core_hours.get("nonmagnetic", 0.0) for s in scores if s.gets("nonmagnetic") and s.arm is None)
+    actions = []
+    for score in waiting.values():
+        seen = candidates[score.frame_id]
+        sigma = seen.conditional if score.gets("nonmagnetic") else seen.magnetic
+        if sigma > (score.threshold_delta or 0.0):
+            actions.append(seen.action("magnetic", sigma))
+    left = _left(settings, taken)
+    control = sum(s.arm is not None and s.gets("magnetic") for s in scores)
+    batch = choose(
+        actions,
+        most={"magnetic": settings.magnetic_per_round - control},
+        tolerance=tolerance,
+        core_hours=None if left is None else left - cheap,
+        taken=[action for action in taken if action.fidelity == "magnetic"],
+    )
+    chosen = {actions[i].frame_id: actions[i] for i in batch.chosen}
+    near = {actions[i].frame_id for i in batch.duplicates}
+    offered = {action.frame_id: action for action in actions}
+    final = []
+    for score in scores:
+        if score.frame_id not in waiting:
+            final.append(score)
+            continue
+        seen = candidates[score.frame_id]
+        labelled = score.gets("nonmagnetic")
+        without: Decision = "nonmagnetic" if labelled else "skip"
+        changes: dict = {"sigma_conditional": seen.conditional}
+        taught = f"with its non-magnetic label {seen.conditional:.3f} eV/Å is left unknown of the magnetic forces"
+        subject = f"{score.reason}; {taught}" if labelled else score.reason
+        if score.frame_id in chosen:
+            action = chosen[score.frame_id]
+            changes |= {
+                "arm": "committee",
+                "gain": action.gain,
+                "reason": f"{subject}: {action.value:.3g} eV/Å per core-hour, among the round's best",
+            }
+        elif score.frame_id in near:
+            changes |= {"decision": without, "reason": f"{subject}, but the round has a near-duplicate of it"}
+        elif score.frame_id in offered:
+            changes |= {
+                "decision": without,
+                "reason": f"{subject}, but the round's magnetic calculations went to frames that promise more than"
+                f" {offered[score.frame_id].value:.3g} eV/Å per core-hour",
+            }
+        else:
+            changes |= {"decision": without, "reason": f"{subject}, below the threshold of {score.threshold_delta:.3f}"}
+        final.append(score.model_copy(update=changes))
+    return final
+
+
+def _first_action(c: Candidate, found: Case, limits: Thresholds, cheap: bool) -> Action | None:
+    """What could be run for a frame now, with what it is expected to take off the error of the magnetic forces."""
+    if not cheap:
+        return c.action("magnetic", c.magnetic) if c.magnetic > limits.delta else None
+    if found in ("nonmagnetic", "both"):
+        return c.action("nonmagnetic", max(c.magnetic - c.conditional, 0.0))
+    return c.action("magnetic", c.magnetic) if found == "delta" else None
+
+
+def _wanted(c: Candidate, found: Case, limits: Thresholds, action: Action, cheap: bool) -> tuple[Decision, str]:
+    if not cheap:
+        return "magnetic", f"sigma_magnetic {c.magnetic:.3f} is above {limits.delta:.3f} eV/Å"
+    why = _why(c, found, limits)
+    decisions: dict[Case, Decision] = {"nonmagnetic": "nonmagnetic", "delta": "magnetic", "both": "both"}
+    if found == "nonmagnetic":
+        why += f": a non-magnetic label is enough, {action.value:.3g} eV/Å per core-hour"
+    return decisions[found], why
+
+
+def _why(c: Candidate, found: Case, limits: Thresholds) -> str:
+    """The frame's case in words."""
+    low = f"sigma_nonmagnetic {c.nonmagnetic:.3f} is {{}} {limits.nonmagnetic:.3f}"
+    delta = f"sigma_delta {c.delta:.3f} is {{}} {limits.delta:.3f} eV/Å"
+    words = [
+        text.format("above" if found in high else "below")
+        for text, high in (
+            (low, ("nonmagnetic", "both")),
+            (delta, ("delta", "both")),
+        )
+    ]
+    return " and ".join(words)
+
+
+def _drawn(arm: str, reason: str) -> dict:
+    return {"decision": "both", "arm": arm, "reason": reason}
+
+
+def _both_labels(candidates: Sequence[Candidate]) -> list[Action]:
+    return [c.action(fidelity, 0.0) for c in candidates for fidelity in c.core_hours]
+
+
+def _left(settings: Acquire, taken: Sequence[Action]) -> float | None:
+    if settings.core_hours_per_round is None:
+        return None
+    return settings.core_hours_per_round - sum(action.core_hours for action in taken)
+
+
+def _numbers(c: Candidate, limits: Thresholds) -> dict:
+    return {
+        "sigma_nonmagnetic": c.nonmagnetic,
+        "sigma_delta": c.delta,
+        "sigma_magnetic": c.magnetic,
+        "sigma_conditional": c.conditional,
+        "threshold_nonmagnetic": limits.nonmagnetic,
+        "threshold_delta": limits.delta,
+        "core_hours": dict(c.core_hours),
+    }
+
+
+def _lost(score: Score, why: str) -> Score:
+    """A magnetic calculation is not spent where the non-magnetic one came to nothing."""
+    reason = f"no magnetic label: its non-magnetic calculation is no good ({why})"
+    return score.model_copy(update={"decision": "nonmagnetic", "arm": None, "reason": reason})

@@ -15,8 +15,8 @@ nothing of the error and Var(d) is left.
 
 A residual much larger than the committee's own sigma says that the committee is too sure of itself here. The members
 are a sample of unknown variance, so prediction is by a multivariate t distribution, whose conditional scale grows with
-the residual (Ding, Am. Stat. 70, 293 (2016), eq. 1): by (nu + r^2) / (nu + p), with r^2 the squared residual in units of
-the committee's variance, p = 3 components and nu = 3 (K - 1) degrees of freedom.
+the residual (Ding, Am. Stat. 70, 293 (2016), eq. 1): by (nu + r^2) / (nu + p), with r^2 the squared residual in units
+of the committee's variance, p = 3 components and nu = 3 (K - 1) degrees of freedom.
 """
 
 from __future__ import annotations

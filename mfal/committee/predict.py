@@ -92,8 +92,9 @@ def _features(atoms: np.ndarray) -> np.ndarray:
 def members(
     models: Sequence[Model], graphs: Sequence[Graph], fidelities: Sequence[str], *, batch_size: int = 16
 ) -> Iterator[dict[str, np.ndarray]]:
-    """For each graph, at its own fidelity, CHGNet's e, f, s and m of every member, arrays [K, ...], and as x the features
-    of its atoms of every model [models, N, 64].
+    """For each graph, at its own fidelity, CHGNet's e, f, s and m of every member, arrays [K, ...].
+
+    Also, as x, the features of its atoms that every model gives to its readout [models, N, 64].
 
     Raises:
         ValueError: no model, or a model does not know a fidelity.

@@ -6,7 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from mfal.config import Engine, Gpaw, Magnetism
+from mfal.config import Engine, Gpaw, Magnetism, Table
+from mfal.dft.table import digest
 from mfal.frames import Fidelity
 
 #: Settings of an engine that say how long a calculation may take, and so whether something comes out, but not what.
@@ -19,6 +20,8 @@ def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[s
     """Code, functional, pseudopotentials, cutoff, k-points, spin, U and ordering policy of one fidelity."""
     if isinstance(engine, Gpaw):
         promised = engine.model_dump(exclude=OPERATIONAL) | {"setups": "gpaw-data PAW", "stress": "Pulay-corrected"}
+    elif isinstance(engine, Table):
+        return {"kind": engine.kind, "data": digest(engine), "fidelity": fidelity}
     else:
         promised = {"kind": engine.kind, "checkpoint": getattr(engine, fidelity)}
     promised["spin"] = "collinear" if fidelity == "magnetic" else "restricted"

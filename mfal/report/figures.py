@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,10 @@ BAND = 0.12  # µB, half the width of a drawn band
 #: key, name in the legend, colour, symbol: how a scored frame is drawn. Shape and colour say the same.
 ROUTES: list[tuple[str, str, str, str]] = [
     ("committee", "magnetic, chosen by committee", "var(--magnetic)", "circle"),
+    ("nonmagnetic", "non-magnetic only", "var(--nonmagnetic)", "circle"),
     ("control", "magnetic, control drawn at random", "var(--control)", "square"),
     ("hold_out", "hold-out", "var(--hold-out)", "diamond"),
+    ("wild", "set aside as too wild", "var(--skip)", "triangle-up-open"),
     ("skip", "skipped", "var(--skip)", "x-thin-open"),
 ]
 
@@ -39,7 +41,7 @@ MOST_POINTS = 4000
 
 def route(score: Score) -> str:
     """What was decided about a frame, as a key of `ROUTES`."""
-    return "skip" if score.decision == "skip" else (score.arm or "committee")
+    return score.decision if score.decision in ("skip", "nonmagnetic", "wild") else (score.arm or "committee")
 
 
 def errors_by_round(rounds: Sequence[Round]) -> go.Figure | None:
@@ -110,7 +112,9 @@ def core_hours(rounds: Sequence[Round]) -> go.Figure | None:
     return figure
 
 
-def uncertainty(scores: Sequence[Score], frames: dict[str, Frame], threshold: float) -> go.Figure | None:
+def uncertainty(
+    scores: Sequence[Score], frames: dict[str, Frame], thresholds: Mapping[str, float]
+) -> go.Figure | None:
     """Where each scored frame of a round lies, and what was decided; None before there is a committee."""
     known = [s for s in scores if s.sigma_nonmagnetic is not None and s.sigma_delta is not None]
     if not known:
@@ -134,19 +138,24 @@ def uncertainty(scores: Sequence[Score], frames: dict[str, Frame], threshold: fl
             hovertemplate="%{hovertext}<extra></extra>",
             cliponaxis=False,
         )
-    figure.add_hline(y=threshold, line={"color": "var(--soft)", "width": 1, "dash": "dash"})
-    figure.add_annotation(
-        text=f"threshold {threshold:.3g}",
-        yshift=2,
-        x=1,
-        xref="paper",
-        xanchor="right",
-        y=threshold,
-        yanchor="bottom",
-        showarrow=False,
-    )
-    top = max(threshold, *(s.sigma_delta or 0.0 for s in known))
-    right = max(s.sigma_nonmagnetic or 0.0 for s in known)
+    line = {"color": "var(--soft)", "width": 1, "dash": "dash"}
+    if "delta" in thresholds:
+        figure.add_hline(y=thresholds["delta"], line=line)
+    if "nonmagnetic" in thresholds:
+        figure.add_vline(x=thresholds["nonmagnetic"], line=line)
+    if thresholds:
+        figure.add_annotation(
+            text=" and ".join(f"{value:.3g}" for value in thresholds.values()) + " eV/Å",
+            yshift=2,
+            x=1,
+            xref="paper",
+            xanchor="right",
+            y=thresholds["delta"],
+            yanchor="bottom",
+            showarrow=False,
+        )
+    top = max([*thresholds.values(), *(s.sigma_delta or 0.0 for s in known)])
+    right = max([*thresholds.values(), *(s.sigma_nonmagnetic or 0.0 for s in known)])
     figure.update_xaxes(title_text="σ non-magnetic (eV/Å)", range=[0, 1.08 * right or 1], showgrid=True)
     figure.update_yaxes(title_text="σ Δ (eV/Å)", range=[0, 1.12 * top or 1])
     return figure

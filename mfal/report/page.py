@@ -142,9 +142,9 @@ def _plots(
         Plot("cost", figures.core_hours(rounds), f"Stacked bars of core-hours by round and fidelity. {numbers}"),
         Plot(
             "uncertainty",
-            figures.uncertainty(scored, frames, rounds[-1].threshold),
-            "Scatter of the committee's spread for each frame of the round, non-magnetic against delta; threshold"
-            f" {number(rounds[-1].threshold)} eV/Å. Decisions: "
+            figures.uncertainty(scored, frames, rounds[-1].thresholds),
+            "Scatter of the committee's spread for each frame of the round, non-magnetic against delta; thresholds"
+            f" {', '.join(f'{number(value)} eV/Å ({kind})' for kind, value in rounds[-1].thresholds.items())}. Decisions: "
             + ", ".join(f"{n} {k.replace('_', '-')}" for k, n in Counter(map(figures.route, scored)).items()),
         ),
         Plot(

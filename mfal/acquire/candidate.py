@@ -1,0 +1,106 @@
+"""A frame as the routing sees it: how unsure the committee is of what, and what finding out would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mfal.acquire.batch import Action
+from mfal.committee.calibrate import Calibration, Kind
+from mfal.committee.conditional import condition, variance_left
+from mfal.committee.decompose import Reduce, both, by_atom, reduced
+from mfal.committee.predict import Prediction
+from mfal.config import Acquire
+from mfal.frames import Case, Fidelity
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A frame as the committee sees it. Sigmas are calibrated, eV/Å; costs are core-hours for one good label."""
+
+    frame_id: str
+    nonmagnetic: float
+    delta: float
+    magnetic: float
+    #: Of the magnetic forces once the non-magnetic label is known.
+    conditional: float
+    core_hours: Mapping[Fidelity, float]
+    features: np.ndarray
+
+    def action(self, fidelity: Fidelity, gain: float) -> Action:
+        return Action(self.frame_id, fidelity, gain, self.core_hours[fidelity], self.features)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """eV/Å: a sigma above is high."""
+
+    nonmagnetic: float
+    delta: float
+
+
+def candidate(
+    frame_id: str,
+    prediction: Prediction,
+    calibration: Mapping[Kind, Calibration],
+    core_hours: Mapping[Fidelity, float],
+    reduce: Reduce,
+    *,
+    label: np.ndarray | None = None,
+) -> Candidate:
+    """A frame from its prediction.
+
+    Args:
+        calibration: kinds that are not in it keep the committee's own sigma.
+        label: the calculated non-magnetic forces [N, 3], where there are.
+
+    Raises:
+        ValueError: fewer than two members, or a fidelity was not predicted.
+    """
+    parts = by_atom(prediction)
+    low, high = both(prediction, "forces")
+    left = variance_left(low, high) if label is None else condition(low, high, label).variance
+
+    def sigma(kind: Kind, variance: np.ndarray) -> float:
+        return reduced(variance, reduce) * (calibration[kind].scale if kind in calibration else 1.0)
+
+    return Candidate(
+        frame_id,
+        nonmagnetic=sigma("nonmagnetic", parts.nonmagnetic),
+        delta=sigma("delta", parts.delta),
+        magnetic=sigma("magnetic", parts.magnetic),
+        conditional=sigma("conditional", left),
+        core_hours=core_hours,
+        features=prediction.features,
+    )
+
+
+def thresholds(
+    settings: Acquire, candidates: Sequence[Candidate], calibration: Mapping[Kind, Calibration]
+) -> Thresholds:
+    """What counts as high: the number in the settings; else the typical sigma of the random frames; else, where there
+    are none yet, that of the candidates."""
+    if settings.threshold is not None:
+        return Thresholds(settings.threshold, settings.threshold)
+
+    def typical(kind: Kind, sigmas: list[float]) -> float:
+        return calibration[kind].typical if kind in calibration else float(np.median(sigmas))
+
+    return Thresholds(
+        typical("nonmagnetic", [candidate.nonmagnetic for candidate in candidates]),
+        typical("delta", [candidate.delta for candidate in candidates]),
+    )
+
+
+def case(candidate: Candidate, limits: Thresholds) -> Case:
+    """Of the four cases, the frame's."""
+    high = candidate.nonmagnetic > limits.nonmagnetic, candidate.delta > limits.delta
+    cases: dict[tuple[bool, bool], Case] = {
+        (False, False): "low",
+        (True, False): "nonmagnetic",
+        (False, True): "delta",
+        (True, True): "both",
+    }
+    return cases[high]

@@ -1,0 +1,117 @@
+"""What a campaign's own labels have taught by the end of a round, for the decisions of the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pydantic import Field
+
+from mfal.acquire.cost import Calculation, CostModel
+from mfal.acquire.probe import Probe, probe
+from mfal.acquire.saving import Saving, saving
+from mfal.committee.calibrate import Calibration, Evidence, Kind, calibrate, evidence
+from mfal.committee.decompose import Reduce, both
+from mfal.committee.predict import Prediction, predict
+from mfal.config import Acquire
+from mfal.frames import FIDELITIES, Document, Frame, Label, Score
+from mfal.model.delta import Model
+
+Vectors = list[list[float]]
+
+
+class Experience(Document):
+    """Grows from round to round. Random frames speak of the committee that had not been trained on them."""
+
+    #: What finished calculations cost, and whether they came to something.
+    calculations: list[Calculation] = Field(default_factory=list)
+    #: Of the control arm; a frame speaks once, of the committee that it was new to.
+    evidence: list[Evidence] = Field(default_factory=list)
+    #: Of the control arm: force residuals (eV/Å) at the non-magnetic and the magnetic fidelity.
+    pairs: list[tuple[Vectors, Vectors]] = Field(default_factory=list)
+    #: Worst force error (eV/Å) found on a frame and the core-hours it took, for frames chosen and for frames drawn.
+    chosen: list[tuple[float, float]] = Field(default_factory=list)
+    drawn: list[tuple[float, float]] = Field(default_factory=list)
+    #: Of the committee that the round ends with, from all of the above and the hold-out.
+    calibration: dict[Kind, Calibration] = Field(default_factory=dict)
+    probe: Probe | None = None
+    saving: Saving | None = None
+
+
+def cheap_pays(settings: Acquire, experience: Experience | None) -> bool:
+    """Whether the next round runs non-magnetic calculations beside those of the random frames."""
+    if settings.nonmagnetic != "auto":
+        return settings.nonmagnetic == "always"
+    return experience is None or experience.probe is None or experience.probe.worth is not False
+
+
+def learn(
+    before: Experience | None,
+    frames: Mapping[str, Frame],
+    labels: Sequence[Label],
+    scores: Sequence[Score],
+    *,
+    old: Sequence[Model],
+    new: Sequence[Model],
+    hold_out: Sequence[Label],
+    reduce: Reduce,
+) -> Experience:
+    """The experience after a round.
+
+    Args:
+        frames: at least those of the labels, by frame id.
+        labels: all that the round asked for, good or not.
+        scores: the round's decisions.
+        old: the committee that decided the round and was not trained on its frames; empty in the first round.
+        new: the committee that the round has trained.
+        hold_out: its labels; no committee was ever trained on them.
+    """
+    known = before or Experience()
+    calculations = known.calculations + [Calculation.of(label, frames[label.frame_id]) for label in labels]
+    grown: dict[str, list] = {"evidence": list(known.evidence), "pairs": list(known.pairs)}
+    chosen, drawn = list(known.chosen), list(known.drawn)
+    arms = {score.frame_id: score.arm for score in scores if score.arm in ("control", "committee")}
+    asked = [frames[i] for i in arms] if old else []
+    for frame, prediction in zip(asked, predict(old, asked) if asked else [], strict=True):
+        name = frame.frame_id
+        own = [label for label in labels if label.frame_id == name]
+        cost = sum(label.core_hours + label.earlier_core_hours for label in own)
+        arm = drawn if arms[name] == "control" else chosen
+        arm.append((_worst_error(prediction, own), cost))
+        if arms[name] == "control":
+            _collect(grown, name, prediction, own)
+    held = sorted({label.frame_id for label in hold_out})
+    now = {key: list(items) for key, items in grown.items()}
+    for name, prediction in zip(held, predict(new, [frames[i] for i in held]) if held else [], strict=True):
+        _collect(now, name, prediction, [label for label in hold_out if label.frame_id == name])
+    costs = CostModel.fit(calculations)
+    typical = [frames[i].structure for i in {label.frame_id for label in labels} | set(held)]
+    low, high = (np.mean([costs.per_label(fidelity, structure) for structure in typical]) for fidelity in FIDELITIES)
+    return Experience(
+        calculations=calculations,
+        chosen=chosen,
+        drawn=drawn,
+        **grown,
+        calibration=calibrate(now["evidence"], reduce),
+        probe=probe([(np.array(a), np.array(b)) for a, b in now["pairs"]], float(high / low)),
+        saving=saving(chosen, drawn),
+    )
+
+
+def _collect(into: dict[str, list], name: str, prediction: Prediction, labels: Sequence[Label]) -> None:
+    """Add what a random frame says to the evidence and, if it has both labels, to the pairs."""
+    forces = {label.fidelity: np.array(label.forces) for label in labels if label.good and label.forces is not None}
+    into["evidence"] += evidence(name, prediction, forces.get("nonmagnetic"), forces.get("magnetic"))
+    if len(forces) == len(FIDELITIES):
+        predicted = dict(zip(FIDELITIES, both(prediction, "forces"), strict=True))
+        residuals = [(forces[f] - predicted[f].mean(axis=0)).tolist() for f in FIDELITIES]
+        into["pairs"].append((residuals[0], residuals[1]))
+
+
+def _worst_error(prediction: Prediction, labels: Sequence[Label]) -> float:
+    """eV/Å, of the magnetic forces; 0 where the calculation came to nothing."""
+    for label in labels:
+        if label.good and label.fidelity == "magnetic" and label.forces is not None:
+            missed = np.array(label.forces) - both(prediction, "forces")[1].mean(axis=0)
+            return float(np.linalg.norm(missed, axis=1).max())
+    return 0.0
