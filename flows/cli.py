@@ -13,9 +13,13 @@ from rich.markup import escape
 
 from flows.evaluate import evaluate
 from flows.fold import fold
+from flows.forecast import forecast
+from flows.play import play
 from flows.refuse import errors, refuse, refusing
+from flows.rehearse import rehearse
 from flows.score import score
 from flows.train import train
+from flows.why import why
 from mfal.config import Campaign
 from mfal.config_file import ConfigError, load
 from mfal.frames import WORDS
@@ -46,29 +50,7 @@ def run(
     or did not converge is attempted again when engine.timeout or engine.max_iterations has changed. The store, the
     calculations and the reports are written below the `directory` of the campaign file.
     """
-    campaign = _load(config)
-    # Imported late: torch and atomate2 take seconds that `--help` and a wrong campaign file should not.
-    from flows.display import Display
-    from flows.local import AlreadyRunningError
-    from flows.local import run as run_campaign
-
-    display = Display(campaign)
-    try:
-        with display:
-            run_campaign(campaign, display.on_event, retry_failed=retry_failed)
-    except ConfigError as error:
-        _refuse(error)
-    except AlreadyRunningError as error:
-        errors.print(f"[red]{escape(str(error))}[/]: wait for it, or stop it")
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        display.say("Interrupted. The same command goes on from here.")
-        raise typer.Exit(130) from None
-    except Exception:
-        if not display.failed:
-            raise
-        raise typer.Exit(1) from None  # the display has said which job broke, and how
-    display.summary(config)
+    play(_load(config), config, retry_failed=retry_failed)
 
 
 @app.command()
@@ -135,7 +117,7 @@ def export(
         console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
 
 
-for command in (train, evaluate, fold, score):
+for command in (why, rehearse, forecast, train, evaluate, fold, score):
     app.command()(command)
 
 

@@ -251,6 +251,7 @@ def evaluate(
     stop = reason_to_stop(
         campaign.stop,
         rounds_done=round + 1,
+        frames=len(exploration.frames),
         core_hours=sum(label.core_hours + label.earlier_core_hours for label in present),
         hold_out=hold_out_errors.get("magnetic"),
     )

@@ -48,6 +48,8 @@ def test_a_surprise_makes_the_committee_less_sure():
     expected, surprising = condition(low, high, low.mean(axis=0)), condition(low, high, 10 * label)
     assert (expected.variance < variance_left(low, high)).all()
     assert (surprising.variance > expected.variance).all()
+    # Known to be twice too sure, it expects to be surprised.
+    np.testing.assert_allclose(variance_left(low, high, scale=2), variance_left(low, high) * (15 + 3 * 2**2) / (15 + 3))
     assert np.isfinite(condition(np.ones((2, 3, 3)), np.ones((2, 3, 3)), np.zeros((3, 3))).variance).all()
 
 

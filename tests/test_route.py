@@ -176,11 +176,15 @@ def test_a_frame_without_a_good_cheap_label_gets_no_expensive_one():
 
 def test_thresholds_follow_the_random_frames_unless_a_person_sets_them():
     frames = [seen(i, 0.1 * k, 0.01 * k) for k, i in enumerate(IDS)]
-    known = Calibration(kind="delta", scale=2.0, frames=9, typical=0.7)
-    assert thresholds(Acquire(threshold=0.2), frames, {"delta": known}) == Thresholds(0.2, 0.2)
-    adaptive = thresholds(Acquire(), frames, {"delta": known})
-    assert adaptive.delta == 0.7
-    assert adaptive.nonmagnetic == pytest.approx(0.35)  # the median of the candidates
+    known = {
+        "delta": Calibration(kind="delta", scale=2.0, frames=9, typical=0.02),
+        "nonmagnetic": Calibration(kind="nonmagnetic", scale=2.0, frames=9, typical=0.7),
+    }
+    assert thresholds(Acquire(threshold=0.2), frames, known) == Thresholds(0.2, 0.2)
+    adaptive = thresholds(Acquire(), frames, known)
+    assert adaptive.delta == 0.02
+    # Half of the candidates are always worth a look.
+    assert adaptive.nonmagnetic == thresholds(Acquire(), frames, {}).nonmagnetic == pytest.approx(0.35)
 
 
 def test_sigmas_are_calibrated_each_with_its_own_scale():
@@ -189,8 +193,10 @@ def test_sigmas_are_calibrated_each_with_its_own_scale():
     kinds = ("nonmagnetic", "delta", "magnetic", "conditional")
     scales = {k: Calibration(kind=k, scale=i + 2.0, frames=9, typical=1.0) for i, k in enumerate(kinds)}
     found = candidate("f", prediction, scales, costs, "max")
-    for i, kind in enumerate(kinds):
+    for i, kind in enumerate(kinds[:3]):
         assert getattr(found, kind) == pytest.approx((i + 2) * getattr(raw, kind))
+    # A committee that is twice too sure of the cheap forces (six members) will be surprised by their label.
+    assert found.conditional == pytest.approx(5 * raw.conditional * np.sqrt((15 + 3 * 2**2) / (15 + 3)))
     # A label that the committee did not expect leaves more unknown than one that it did.
     low = prediction.forces[:, 0].mean(axis=0)
     expected = candidate("f", prediction, {}, costs, "max", label=low)
@@ -238,11 +244,12 @@ def test_others_are_drawn_in_place_of_those_lost_in_the_first_round():
         ({"rounds_done": 5}, "stop.rounds"),
         ({"core_hours": 10.0}, "stop.core_hours"),
         ({"hold_out": Errors(forces=60.0, frames=3)}, "stop.force_error"),
+        ({"frames": 0}, "no new frame"),
         ({}, None),
         ({"hold_out": Errors()}, None),
     ],
 )
 def test_stop(state, word):
     settings = Stop(rounds=5, core_hours=10, force_error=60)
-    reason = reason_to_stop(settings, **{"rounds_done": 4, "core_hours": 9.9, "hold_out": None} | state)
+    reason = reason_to_stop(settings, **{"rounds_done": 4, "frames": 1, "core_hours": 9.9, "hold_out": None} | state)
     assert (word in reason) if word else reason is None

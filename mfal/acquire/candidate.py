@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mfal.acquire.batch import Action
-from mfal.committee.calibrate import Calibration, Kind
+from mfal.committee.calibrate import KINDS, Calibration, Kind
 from mfal.committee.conditional import condition, variance_left
 from mfal.committee.decompose import Reduce, both, by_atom, reduced
 from mfal.committee.predict import Prediction
@@ -61,10 +61,14 @@ def candidate(
     """
     parts = by_atom(prediction)
     low, high = both(prediction, "forces")
-    left = variance_left(low, high) if label is None else condition(low, high, label).variance
+    scales = {kind: calibration[kind].scale if kind in calibration else 1.0 for kind in KINDS}
+    if label is None:
+        left = variance_left(low, high, scale=scales["nonmagnetic"])
+    else:
+        left = condition(low, high, label).variance
 
     def sigma(kind: Kind, variance: np.ndarray) -> float:
-        return reduced(variance, reduce) * (calibration[kind].scale if kind in calibration else 1.0)
+        return reduced(variance, reduce) * scales[kind]
 
     return Candidate(
         frame_id,
@@ -80,13 +84,14 @@ def candidate(
 def thresholds(
     settings: Acquire, candidates: Sequence[Candidate], calibration: Mapping[Kind, Calibration]
 ) -> Thresholds:
-    """What counts as high: the number in the settings; else the typical sigma of the random frames; else, where there
-    are none yet, that of the candidates."""
+    """What counts as high: the number in the settings; else the typical sigma of the random frames, or that of the
+    candidates where it is lower, so that half of them are always worth a look."""
     if settings.threshold is not None:
         return Thresholds(settings.threshold, settings.threshold)
 
     def typical(kind: Kind, sigmas: list[float]) -> float:
-        return calibration[kind].typical if kind in calibration else float(np.median(sigmas))
+        ordinary = float(np.median(sigmas))
+        return min(ordinary, calibration[kind].typical) if kind in calibration else ordinary
 
     return Thresholds(
         typical("nonmagnetic", [candidate.nonmagnetic for candidate in candidates]),

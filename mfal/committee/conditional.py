@@ -37,16 +37,17 @@ class Conditional:
     variance: np.ndarray  # [N] (eV/Å)2, what is left of their variance, components added up
 
 
-def variance_left(nonmagnetic: np.ndarray, magnetic: np.ndarray) -> np.ndarray:
-    """[N] (eV/Å)2: what any non-magnetic label will leave, before it is known what it says.
+def variance_left(nonmagnetic: np.ndarray, magnetic: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
+    """[N] (eV/Å)2: what a non-magnetic label is expected to leave, before it is known what it says.
 
     Args:
         nonmagnetic, magnetic: forces of all members, [K, N, 3] each.
+        scale: of the calibrated non-magnetic sigma. A committee known to be too sure of itself will be surprised.
 
     Raises:
         ValueError: fewer than two members, or arrays that do not pair.
     """
-    return _regression(nonmagnetic, magnetic)[1]
+    return _regression(nonmagnetic, magnetic)[1] * _surprise(len(nonmagnetic), 3 * scale**2)
 
 
 def condition(nonmagnetic: np.ndarray, magnetic: np.ndarray, label: np.ndarray) -> Conditional:
@@ -61,12 +62,17 @@ def condition(nonmagnetic: np.ndarray, magnetic: np.ndarray, label: np.ndarray) 
     """
     slope, left = _regression(nonmagnetic, magnetic)
     residual = label - nonmagnetic.mean(axis=0)
-    freedom = 3 * (len(nonmagnetic) - 1)
     variance = nonmagnetic.astype(float).var(axis=0, ddof=1).sum(axis=-1)
     # Per component; an atom of which all members say the same has no unit to measure its residual in.
     unit = np.maximum(variance / 3, np.finfo(np.float32).eps)
-    surprise = (freedom + (residual**2).sum(axis=-1) / unit) / (freedom + 3)
+    surprise = _surprise(len(nonmagnetic), (residual**2).sum(axis=-1) / unit)
     return Conditional(magnetic.mean(axis=0) + slope[:, None] * residual, left * surprise)
+
+
+def _surprise(members: int, squared_residual: np.ndarray | float) -> np.ndarray | float:
+    """By what a squared residual, in units of the committee's variance of a component, multiplies what is left."""
+    freedom = 3 * (members - 1)
+    return (freedom + squared_residual) / (freedom + 3)
 
 
 def _regression(nonmagnetic: np.ndarray, magnetic: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

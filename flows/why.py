@@ -1,0 +1,115 @@
+"""`mfal why`: what was decided about a frame, from which numbers, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from flows.refuse import refuse, refusing
+from mfal.config_file import load
+from mfal.frames import FIDELITIES, WORDS, Decision, Frame, Label, Round, Score
+from stores.campaign import FILE, CampaignStores, open_stores
+
+DECISIONS: dict[Decision, str] = {
+    "skip": "no calculation",
+    "nonmagnetic": "a non-magnetic calculation",
+    "magnetic": "a magnetic calculation",
+    "both": "a non-magnetic and a magnetic calculation",
+    "wild": "set aside",
+}
+
+
+def why(
+    frame_id: Annotated[str, typer.Argument(help="The frame, or the first digits of it.", show_default=False)],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The campaign file; by default every campaign below runs/ is asked.", show_default=False),
+    ] = None,
+) -> None:
+    """Print why a frame was calculated, or was not: the decision, the numbers behind it, and the labels."""
+    with refusing():
+        folders = [load(config).directory] if config else sorted(path.parent for path in Path("runs").glob(f"*/{FILE}"))
+    folders = [folder for folder in folders if (folder / FILE).is_file()]
+    if not folders:
+        refuse("no campaign has run here: name its file with --config")
+    console = Console(highlight=False)
+    found = 0
+    for folder in folders:
+        stores = open_stores(folder)
+        try:
+            for document in stores.frames.query({"frame_id": {"$regex": f"^{_digits(frame_id)}"}}):
+                found += 1
+                for part in explain(stores, document["campaign"], document["frame_id"]):
+                    console.print(part, soft_wrap=isinstance(part, str))
+        finally:
+            stores.close()
+    if not found:
+        places = ", ".join(str(folder) for folder in folders)
+        refuse(f"{frame_id}: is no frame of {places}: 'mfal report' lists the frames of a round")
+
+
+def explain(stores: CampaignStores, campaign: str, frame_id: str) -> list[RenderableType]:
+    """What there is to say about a frame."""
+    frame = stores.all_frames(campaign)[frame_id]
+    scores = [score for score in stores.all_scores(campaign) if score.frame_id == frame_id]
+    labels = [label for label in stores.all_labels() if label.frame_id == frame_id]
+    rounds = {summary.round: summary for summary in stores.all_rounds(campaign)}
+    parts: list[RenderableType] = [_title(frame, campaign)]
+    for score in scores:
+        arm = {"control": ", drawn at random", "hold_out": ", never trained on"}.get(score.arm or "", "")
+        parts.append(f"Round {score.round}: [bold]{DECISIONS[score.decision]}[/]{arm}. {escape(_sentence(score))}")
+        if score.sigma_delta is not None:
+            parts.append(_numbers(score, rounds.get(score.round - 1)))
+    return [*parts, *(_label(label) for label in labels)]
+
+
+def _digits(frame_id: str) -> str:
+    if not frame_id.isalnum():
+        refuse(f"{frame_id!r}: is not a frame's name, which is made of letters and digits")
+    return frame_id
+
+
+def _title(frame: Frame, campaign: str) -> str:
+    formula, atoms = frame.structure.composition.formula.replace(" ", ""), len(frame.structure)
+    where = f"{frame.source} of {frame.parent}" if frame.source != "extxyz" else f"from {frame.parent}"
+    return f"[bold]{frame.frame_id}[/]  {formula}, {atoms} atoms, {escape(where)}; campaign {escape(campaign)}"
+
+
+def _sentence(score: Score) -> str:
+    return score.reason[:1].upper() + score.reason[1:] + "."
+
+
+def _numbers(score: Score, before: Round | None) -> Table:
+    """What the committee expected, beside what it takes for much, and the bound that the random frames give."""
+    table = Table(
+        "", "expected error\neV/Å", "threshold\neV/Å", "90% below\neV/Å", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [
+        ("nonmagnetic", "non-magnetic forces", score.sigma_nonmagnetic, score.threshold_nonmagnetic),
+        ("delta", "what magnetism changes", score.sigma_delta, score.threshold_delta),
+        ("magnetic", "magnetic forces", score.sigma_magnetic, None),
+        ("conditional", "magnetic, given the non-magnetic", score.sigma_conditional, None),
+    ]
+    for kind, name, sigma, threshold in rows:
+        quantile = (before.calibration.get(kind) or {}).get("quantile") if before else None
+        bound = sigma * quantile if sigma is not None and quantile is not None else None
+        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in (sigma, threshold, bound)))
+    costs = ", ".join(f"{WORDS[f]} {score.core_hours[f]:.3g}" for f in FIDELITIES if f in score.core_hours)
+    gain = "" if score.gain is None else f"; expected gain {score.gain:.3f} eV/Å"
+    table.caption, table.caption_justify = f"Expected core-hours of a good label: {costs}{gain}", "left"
+    return table
+
+
+def _label(label: Label) -> str:
+    cost = label.core_hours + label.earlier_core_hours
+    state = "[green]ok[/]" if label.good else f"[yellow]{label.status}[/] {escape(label.reason)}"
+    where = f"  {escape(label.directory)}" if label.directory else ""
+    return f"{WORDS[label.fidelity]} label: {state}, {cost:.3g} core-hours{where}"

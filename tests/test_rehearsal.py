@@ -1,0 +1,193 @@
+"""A campaign rehearsed on a table of labels, what it says about its decisions, and what a budget would buy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pymatgen.core import Structure
+
+from mfal import dataset
+from mfal.acquire.experience import Experience, cheap_pays
+from mfal.acquire.probe import Probe
+from mfal.config import Acquire
+from mfal.config_file import load
+from mfal.frames import FIDELITIES, Frame, Label
+from mfal.model.multifidelity import pretrained, silence
+from stores.campaign import open_stores
+from tests.conftest import rock_salt, small_campaign, write_campaign
+
+COSTS = {"nonmagnetic": 0.02, "magnetic": 0.07}
+
+
+def labelled(count: int, core_hours: dict[str, float]) -> tuple[list[Frame], list[Label]]:
+    """Rattled rock salt with the surrogate engine's labels at both fidelities."""
+    rng = np.random.default_rng(0)
+    parent, frames = rock_salt(), []
+    for i in range(count):
+        species = ["Mn" if i % 2 else "Fe" if site.specie.symbol == "Mn" else site.specie.symbol for site in parent]
+        species = [s if p.specie.symbol == "Mn" else p.specie.symbol for s, p in zip(species, parent, strict=True)]
+        shaken = parent.cart_coords + rng.normal(0, 0.03 + 0.01 * i, (len(parent), 3))
+        structure = Structure(parent.lattice, species, shaken, coords_are_cartesian=True)
+        frames.append(Frame.of(structure, parent="rock salt", source="rattle"))
+    labels = []
+    with silence():
+        for fidelity, checkpoint in zip(FIDELITIES, ("0.2.0", "r2scan"), strict=True):
+            model = pretrained(checkpoint)
+            for frame in frames:
+                found = model.predict_structure(frame.structure)
+                labels.append(
+                    Label(
+                        frame_id=frame.frame_id,
+                        fidelity=fidelity,
+                        fingerprint=checkpoint,
+                        status="ok",
+                        energy=float(found["e"]) * len(frame.structure),
+                        forces=found["f"].tolist(),
+                        stress=found["s"].tolist(),
+                        magmoms=found["m"].tolist() if fidelity == "magnetic" else None,
+                        core_hours=core_hours.get(fidelity, 0.0),
+                    )
+                )
+    return frames, labels
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "labels.extxyz"
+    dataset.write(path, *labelled(16, COSTS))
+    return path
+
+
+def config(folder, **changes):
+    explore = small_campaign(folder)["explore"] | {"frames": 5}
+    acquire = {"magnetic_per_round": 2, "control_share": 0.5, "hold_out": 1}
+    settings = {
+        "explore": explore,
+        "acquire": acquire,
+        "training": {"epochs": 1, "batch_size": 8},
+        "stop": {"rounds": 9},
+    }
+    return write_campaign(folder, **settings | changes)
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory, table):
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+
+    folder = tmp_path_factory.mktemp("rehearsed")
+    path = config(folder)
+    result = CliRunner().invoke(app, ["rehearse", str(path), "--data", str(table)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return path, folder / "run-rehearsal" / "rehearsal.yaml", result.output
+
+
+def test_labels_and_costs_are_those_of_the_table(rehearsed, table):
+    stores = open_stores(load(rehearsed[1]).directory)
+    frames, labels = dataset.read(table)
+    known = {(label.frame_id, label.fidelity): label for label in labels}
+    found = stores.all_labels()
+    assert found
+    for label in found:
+        original = known[label.frame_id, label.fidelity]
+        assert label.forces == original.forces
+        assert label.energy == original.energy
+        assert label.core_hours == pytest.approx(COSTS[label.fidelity])
+        assert label.settings["kind"] == "table"
+    assert set(stores.all_frames("small-rehearsal")) == {frame.frame_id for frame in frames}
+    rounds = stores.all_rounds("small-rehearsal")
+    stores.close()
+    # 16 frames, five a round, until there are none
+    assert [r.candidates for r in rounds] == [16, 11, 6, 1, 0]
+    assert "exploration found no new frame" in rounds[-1].next_step
+    assert rounds[1].thresholds.keys() == {"nonmagnetic", "delta"}
+    assert rounds[1].calibration["delta"]["frames"] >= 2
+    for summary in rounds:
+        assert sum(summary.counts["magnetic"].values()) <= 3
+        assert sum(summary.decisions.values()) in (5, 1, 0)
+
+
+def test_it_is_played_once(rehearsed, table, mfal):
+    again = mfal("rehearse", rehearsed[0], "--data", table)
+    assert again.exit_code == 0, again.output
+    assert "No calculation was started" in again.stdout
+    status = mfal("status", rehearsed[1])
+    assert "campaign small-rehearsal" in status.stdout
+    assert status.exit_code == 0
+
+
+def test_why_tells_the_decision_the_numbers_and_the_labels(rehearsed, mfal):
+    stores = open_stores(load(rehearsed[1]).directory)
+    scores = stores.all_scores("small-rehearsal")
+    stores.close()
+    control = next(s for s in scores if s.arm == "control" and s.round == 1)
+    told = mfal("why", control.frame_id, "--config", rehearsed[1])
+    assert told.exit_code == 0, told.output
+    assert "Round 1: a non-magnetic and a magnetic calculation, drawn at random" in told.stdout
+    for number in (control.sigma_delta, control.sigma_nonmagnetic, control.threshold_delta):
+        assert f"{number:.3f}" in told.stdout
+    assert "magnetic label: ok, 0.07 core-hours" in told.stdout
+    first = next(s for s in scores if s.decision == "nonmagnetic" and s.round == 0)
+    start = mfal("why", first.frame_id[:8], "--config", rehearsed[1])
+    assert "Round 0: a non-magnetic calculation. First round: every frame" in start.stdout
+    assert "threshold" not in start.stdout
+    unknown = mfal("why", "0123456789ab", "--config", rehearsed[1])
+    assert unknown.exit_code == 2
+    assert "is no frame of" in unknown.stderr
+    assert mfal("why", ".*", "--config", rehearsed[1]).exit_code == 2
+
+
+def test_why_finds_the_campaign_by_itself(rehearsed, mfal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert mfal("why", "0123456789ab").exit_code == 2
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one").symlink_to(rehearsed[1].parent)
+    stores = open_stores(rehearsed[1].parent)
+    name = stores.all_scores("small-rehearsal")[0].frame_id
+    stores.close()
+    assert f"{name}  " in mfal("why", name).stdout
+
+
+def test_a_forecast_of_the_rehearsed_campaign(rehearsed, mfal):
+    told = mfal("forecast", rehearsed[0], "--core-hours", 5)
+    assert told.exit_code == 0, told.output
+    assert "5 core-hours: magnetic force MAE" in told.stdout
+    assert "an extrapolation" in told.stdout
+    assert "of small-rehearsal" in told.stdout
+    assert mfal("forecast", rehearsed[0], "--core-hours", 0).exit_code == 2
+
+
+def test_a_forecast_needs_rounds(finished, mfal, tmp_path):
+    short = mfal("forecast", finished[0], "--core-hours", 5)
+    assert short.exit_code == 2
+    assert "needs 3 rounds" in short.stderr
+    nothing = mfal("forecast", write_campaign(tmp_path), "--core-hours", 5)
+    assert nothing.exit_code == 2
+    assert "mfal rehearse" in nothing.stderr
+
+
+def test_what_cannot_be_rehearsed_is_refused(tmp_path, mfal):
+    path = config(tmp_path)
+    assert "there is no such file" in mfal("rehearse", path, "--data", tmp_path / "no.extxyz").stderr
+    free = tmp_path / "free.extxyz"
+    frames, labels = labelled(4, {})
+    dataset.write(free, frames, labels)
+    refused = mfal("rehearse", path, "--data", free)
+    assert refused.exit_code == 2
+    assert "do not say what they cost" in refused.stderr
+    few = tmp_path / "few.extxyz"
+    dataset.write(few, frames, labels[:6])  # two frames have both
+    refused = mfal("rehearse", path, "--data", few, "--core-hours", 1, 3)
+    assert refused.exit_code == 2
+    assert "has 2 frames with labels at both fidelities, fewer than" in refused.stderr
+    assert "must both be above 0" in mfal("rehearse", path, "--data", few, "--core-hours", 0, 3).stderr
+
+
+def test_the_probe_may_stop_the_cheap_calculations():
+    bad = Probe(pairs=9, correlation=0.0, low=-0.1, high=0.1, cost_ratio=3, saving=-0.3, worth=False, message="no")
+    good, unsure = bad.model_copy(update={"worth": True}), bad.model_copy(update={"worth": None})
+    for mode, found in (("auto", [False, True, True, True]), ("always", [True] * 4), ("never", [False] * 4)):
+        known = [Experience(probe=probe) for probe in (bad, good, unsure, None)]
+        assert [cheap_pays(Acquire(nonmagnetic=mode), experience) for experience in known] == found
+    assert cheap_pays(Acquire(), None)
