@@ -1,0 +1,147 @@
+"""Which rule needs how many core-hours to a target force error: `python benchmarks/acquisition.py --help`."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, it does not see its own package
+
+import benchmarks  # noqa: F401, isort: skip (before torch: it sets how threads wait)
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table as Printed
+
+from benchmarks import curves, picture, surrogate
+from benchmarks.play import TEST_SHARE, Play, Settings, play
+from benchmarks.rules import RULES, WINDOW
+from mfal.config import Committee, Table, Training
+from mfal.dataset import read
+from mfal.dft.table import digest, frames, look_up, problems
+from mfal.frames import Fidelity
+
+#: Where the file does not say what a label cost.
+CORE_HOURS: dict[Fidelity, float] = {"nonmagnetic": 1.0, "magnetic": 3.0}
+RUNS = Path("runs/acquisition")
+console = Console(stderr=True)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Extended XYZ with both labels and core_hours.")] = Path(
+        "data/rocksalt-gpaw/labels.extxyz"
+    ),
+    surrogates: Annotated[
+        int | None, typer.Option("--surrogate", help="In place of --data: so many frames labelled by CHGNets.", min=20)
+    ] = None,
+    rules: Annotated[list[str] | None, typer.Option("--rule", help="Only this one; can be repeated.")] = None,
+    seeds: Annotated[int, typer.Option(min=1)] = 5,
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    start: Annotated[int, typer.Option(help="Frames that every rule starts from.", min=1)] = 8,
+    buys: Annotated[float, typer.Option(help="Magnetic labels that a round's budget pays for on average.")] = 5.0,
+    kind: Annotated[str, typer.Option(help="Of the committee: shallow or deep.")] = "shallow",
+    members: Annotated[int, typer.Option(min=2)] = 4,
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    target: Annotated[float | None, typer.Option(help="meV/Å. By default what random ends with, seed by seed.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)] = 2,
+    results: Annotated[Path | None, typer.Option(help="Finished plays, from which a rerun goes on.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the learning curves here, as SVG.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
+) -> None:
+    """Play several selection rules over the same pool, seeds and budget, and print what each needs."""
+    chosen = rules or list(RULES)
+    if unknown := set(chosen) - set(RULES):
+        raise typer.BadParameter(f"there is no rule {', '.join(sorted(unknown))}; there are {', '.join(RULES)}")
+    if surrogates is not None:
+        data = RUNS / f"surrogate-{surrogates}.extxyz"
+        if not data.exists():
+            console.print(f"labelling {surrogates} frames with pretrained CHGNets")
+            surrogate.build(data, surrogates)
+    table = _table(data)
+    magnetic = float(np.mean([look_up(table, frame.frame_id, "magnetic").core_hours for frame in frames(table)]))
+    settings = Settings(
+        rounds=rounds,
+        start=start,
+        core_hours=buys * magnetic,
+        committee=Committee(kind=cast(Literal["shallow", "deep"], kind), members=members),
+        training=Training(epochs=epochs, batch_size=batch_size, device="cpu"),
+    )
+    plays = _played(results or RUNS / f"{data.stem}.jsonl", chosen, range(seeds), table, settings, jobs)
+    summary = curves.Table.of(plays, target)
+    labels = "a surrogate (pretrained CHGNets), not DFT" if surrogates is not None else str(data)
+    wanted = "what random ends with, seed by seed: " if target is None else ""
+    title = (
+        f"{len(frames(table))} frames with labels of {labels}, {TEST_SHARE:.0%} of them to test on, {start} to start"
+        f" from; {len(summary.targets)} seeds, {rounds} rounds of {settings.core_hours:.3g} core-hours; {kind}"
+        f" committee of {members}, {epochs} epochs a round. Target: {wanted}{np.mean(summary.targets):.3g} meV/Å on"
+        f" average. Window of dp-gen: quantiles {WINDOW[0]:g} to {WINDOW[1]:g} of its first round's deviations."
+    )
+    printed = Printed(*curves.HEADER, title=title, title_justify="left")
+    for row in summary.rows():
+        printed.add_row(*row)
+    Console(width=None if Console().is_terminal else 200).print(printed)
+    if markdown is not None:
+        lines = [curves.HEADER, ["---"] * len(curves.HEADER), *summary.rows()]
+        markdown.write_text(f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+    if plot is not None:
+        picture.draw(plot, summary, title)
+
+
+def _table(path: Path) -> Table:
+    if not path.is_file():
+        raise typer.BadParameter(f"there is no file {path}: give --data, or try it with --surrogate 80")
+    table = Table(data=path, core_hours=CORE_HOURS)
+    if found := problems(table, 1):
+        raise typer.BadParameter(found[0])
+    if any(not label.core_hours for label in read(path)[1]):
+        console.print(f"{path}: some labels do not say what they cost; they count {CORE_HOURS} core-hours")
+    return table
+
+
+def _played(
+    path: Path, rules: Sequence[str], seeds: Sequence[int], table: Table, settings: Settings, jobs: int
+) -> list[Play]:
+    """All plays, in the order of the rules; those that the file has are not played again."""
+    content = f"{digest(table)} {settings.model_dump_json()}"
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()[:12]
+    done = {(play.rule, play.seed): play for play in _finished(path, fingerprint)}
+    # Seed by seed, so that an interrupted run has all rules of its first seeds.
+    missing = [(rule, seed) for seed in seeds for rule in rules if (rule, seed) not in done]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = [pool.submit(play, rule, seed, table, settings, fingerprint) for rule, seed in missing]
+        try:
+            for number, future in enumerate(as_completed(running), 1):
+                found = future.result()
+                done[found.rule, found.seed] = found
+                with path.open("a") as file:
+                    file.write(found.model_dump_json() + "\n")
+                console.print(
+                    f"{number} of {len(missing)}: {found.rule}, seed {found.seed}:"
+                    f" {found.points[0].force_error:.1f} to {found.points[-1].force_error:.1f} meV/Å with"
+                    f" {found.points[-1].total:.3g} core-hours, {found.seconds:.0f} s",
+                    highlight=False,
+                )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [done[rule, seed] for rule in rules for seed in seeds]
+
+
+def _finished(path: Path, fingerprint: str) -> Iterator[Play]:
+    """Plays of the same data and settings."""
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if (found := Play.model_validate_json(line)).fingerprint == fingerprint:
+            yield found
+
+
+if __name__ == "__main__":
+    typer.run(main)
