@@ -15,6 +15,7 @@ from flows.report import report_path, write_report
 from flows.status import moments_line
 from mfal.config import Campaign
 from mfal.frames import WORDS, Fidelity
+from mfal.report.text import decided
 from stores.campaign import CampaignStores
 
 
@@ -61,8 +62,9 @@ class Display:
             self.say(f"[red]round {round}  {escape(event.job.name)} broke: {escape(event.error)}[/]")
         elif kind == "label":
             self._label(event, stores)
-        elif kind in ("explore", "score", "train", "evaluate"):
-            self._step(event, kind, round)
+        elif kind in ("explore", "score", "decide", "train", "evaluate"):
+            decisions = self._decisions(stores, round) if event.what == "finished" and kind == "decide" else ""
+            self._step(event, kind, round, decisions)
         for job in event.born:
             if job.metadata["kind"] == "label":
                 fidelity: Fidelity = job.metadata["fidelity"]
@@ -88,7 +90,7 @@ class Display:
         detail = f"{3600 * label['core_hours']:.0f} core-s" if good else escape(label["reason"])
         self.say(f"round {event.job.metadata['round']}  {escape(event.job.name)}  {mark}  {detail}")
 
-    def _step(self, event: Event, kind: str, round: int) -> None:
+    def _step(self, event: Event, kind: str, round: int, details: str) -> None:
         bar = self._bar(f"round {round}  {kind}")
         if event.what == "advanced":
             self._progress.update(bar, completed=event.done, total=event.of)
@@ -96,7 +98,11 @@ class Display:
             self._progress.remove_task(bar)
             self._bars = {name: task for name, task in self._bars.items() if task != bar}
             if event.what == "finished":
-                self.say(f"round {round}  {kind} done")
+                self.say(f"round {round}  {kind} done{details}")
+
+    def _decisions(self, stores: CampaignStores, round: int) -> str:
+        found = stores.scores.query({"campaign": self.campaign.campaign, "round": round}, properties=["decision"])
+        return f": {decided(Counter(score['decision'] for score in found))}"
 
     def _round(self, event: Event, stores: CampaignStores, round: int) -> None:
         path = report_path(self.campaign, round)

@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mfal.config import MAGNETIC_ELEMENTS, Campaign
-from mfal.frames import FIDELITIES, WORDS, Errors
+from mfal.frames import FIDELITIES, WORDS, Errors, Round
+from mfal.report.text import decided, sentence
 from stores.campaign import CampaignStores
 
 
@@ -60,9 +61,23 @@ def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
         "Random: the control arm, drawn at random, predicted before any training on it.",
         *_bad_labels(stores),
         moments_line(stores),
+        *(_learned(rounds[-1]) if rounds else []),
         f"{state}.",
     ]
     return [out, *(note for note in notes if note)]
+
+
+def _learned(summary: Round) -> list[str]:
+    """What a finished round decided and taught, a line each."""
+    known = [(kind, summary.calibration[kind]) for kind in ("nonmagnetic", "delta") if kind in summary.calibration]
+    scales = ", ".join(f"sigma_{kind} x {found['scale']:.3g}" for kind, found in known)
+    frames = " and ".join(map(str, dict.fromkeys(found["frames"] for _, found in known)))  # once where they agree
+    return [
+        f"Decisions of round {summary.round}: {decided(summary.decisions)}" if summary.decisions else "",
+        f"Calibration: {scales}, from {frames} random frames" if known else "",
+        escape(sentence(summary.saving)),
+        escape(sentence(summary.probe)),
+    ]
 
 
 def moments_line(stores: CampaignStores) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from conftest import small_campaign, write_campaign
 
 from mfal.config_file import load
+from mfal.frames import FIDELITIES
 from mfal.model.weights import from_bytes
 from stores.builder import KEYS, CampaignBuilder
 from stores.campaign import FILE, open_stores
@@ -50,15 +52,38 @@ def test_two_rounds_with_labels_of_both_fidelities(stores):
 def test_every_frame_has_a_decision_and_later_ones_a_sigma(stores):
     scores = stores.all_scores("small")
     assert Counter(score.round for score in scores) == {0: 5, 1: 5}
-    arms = Counter((score.round, score.arm) for score in scores if score.decision == "magnetic")
-    assert arms == {(0, "hold_out"): 1, (0, "control"): 2, (1, "control"): 1, (1, "committee"): 1}
+    arms = Counter((score.round, score.arm, score.decision) for score in scores)
+    assert arms == {
+        (0, "hold_out", "both"): 1,
+        (0, "control", "both"): 2,
+        (0, None, "nonmagnetic"): 2,
+        (1, "control", "both"): 1,
+        (1, "committee", "both"): 1,
+        (1, None, "nonmagnetic"): 3,
+    }
     for score in scores:
         assert score.reason
         if score.round == 1:
-            assert score.sigma_delta is not None
-            assert score.sigma_delta > 0
-    asked = {score.frame_id for score in scores if score.decision == "magnetic"}
-    assert asked == {label.frame_id for label in stores.all_labels() if label.fidelity == "magnetic"}
+            assert score.case == "both"  # no sigma is below a threshold of 0
+            assert min(score.sigma_nonmagnetic, score.sigma_delta, score.sigma_magnetic, score.sigma_conditional) > 0
+            assert score.core_hours.keys() == {"nonmagnetic", "magnetic"}
+    for fidelity in FIDELITIES:
+        asked = {score.frame_id for score in scores if score.gets(fidelity)}
+        assert asked == {label.frame_id for label in stores.all_labels() if label.fidelity == fidelity}
+
+
+def test_a_round_says_what_it_decided_and_what_its_random_frames_taught(stores):
+    first, second = stores.all_rounds("small")
+    assert first.decisions == {"both": 3, "nonmagnetic": 2}
+    assert second.decisions == {"both": 2, "nonmagnetic": 3}
+    assert first.thresholds == {}
+    assert second.thresholds == {"nonmagnetic": 0.0, "delta": 0.0}
+    # The hold-out's frame in round 0, as no committee chose before; then the control arm's, too
+    assert [first.calibration["delta"]["frames"], second.calibration["delta"]["frames"]] == [1, 2]
+    assert first.calibration.keys() == {"nonmagnetic", "delta", "magnetic", "conditional"}
+    assert "2 random frames" in second.probe
+    assert first.saving == ""
+    assert "1 chosen and 1 random frames" in second.saving
 
 
 def test_frames_are_new_in_every_round(stores):
@@ -98,6 +123,8 @@ def test_builder_restores_lost_collections(stores):
 def test_a_second_run_calculates_nothing_and_says_so(finished, mfal):
     path, first = finished
     assert "15 calculations run (10 non-magnetic, 5 magnetic)" in first
+    assert "round 0  decide done: 2 non-magnetic, 3 both" in first
+    assert "round 1  decide done: 3 non-magnetic, 2 both" in first
     again = mfal("run", path)
     assert again.exit_code == 0
     assert "No calculation was started: all 15 that the campaign asks for are in the store" in again.stdout
@@ -109,7 +136,12 @@ def test_status_and_report(finished, mfal):
     assert status.exit_code == 0
     for words in ("non-magnetic", "5 ok", "3 ok", "2 ok", "Moments of the good magnetic labels"):
         assert words in status.stdout
-    assert "Next: stop, as all 2 rounds are done" in status.stdout
+    said = " ".join(status.stdout.split())
+    assert "Next: stop, as all 2 rounds are done" in said
+    assert "Decisions of round 1: 3 non-magnetic, 2 both" in said
+    assert re.search(r"Calibration: sigma_nonmagnetic x [\d.]+, sigma_delta x [\d.]+, from 2 random frames", said)
+    assert "1 chosen and 1 random frames are too few" in said
+    assert "2 random frames with good labels at both fidelities are too few" in said
     report = load(path).directory / "reports" / "round-1.html"
     assert str(report) in first.replace("\n", "")
     written = report.read_text()

@@ -7,17 +7,21 @@ import gzip
 import html
 import json
 import re
-from typing import Any
+from collections import Counter
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 from pymatgen.core import Lattice, Structure
 
-from mfal.frames import FIDELITIES, Errors, Fidelity, Frame, Label, Round, Score, Status
+from mfal.committee.calibrate import KINDS, Calibration
+from mfal.frames import FIDELITIES, Arm, Case, Decision, Errors, Fidelity, Frame, Label, Round, Score, Status
 from mfal.report import render
-from mfal.report.page import headline
-from mfal.report.standalone import hours, number
+from mfal.report.page import SIGMAS, headline
+from mfal.report.routing import ROUTES, route, uncertainty
+from mfal.report.standalone import FOLDER, hours, number
+from mfal.report.text import DECISIONS, sentence
 
 EVIL = "</script><script>alert(1)</script>{{ 7*7 }}"
 FIGURES = {"errors", "cost", "uncertainty", "moments"} | {
@@ -49,8 +53,35 @@ def fake_label(frame: Frame, fidelity: Fidelity, status: Status = "ok", **change
     return Label(**(content | changes))
 
 
-def fake_campaign(rounds: int = 2, frames_a_round: int = 6) -> dict[str, Any]:
-    """A campaign of made-up numbers with one failed calculation a round."""
+#: Of the six frames of a round: in the first, without a committee, and in later ones, where each decision occurs.
+FIRST: list[tuple[Arm | None, Decision]] = [
+    ("hold_out", "both"),
+    ("control", "both"),
+    (None, "nonmagnetic"),
+    (None, "nonmagnetic"),
+    (None, "nonmagnetic"),
+    (None, "skip"),
+]
+LATER: list[tuple[Arm | None, Decision]] = [
+    ("control", "both"),
+    ("committee", "both"),
+    ("committee", "magnetic"),
+    (None, "nonmagnetic"),
+    (None, "skip"),
+    (None, "wild"),
+]
+CASES: dict[Decision, Case] = {"skip": "low", "nonmagnetic": "nonmagnetic", "magnetic": "delta", "both": "both"}
+
+
+def fake_calibration(frames: int, **numbers: float) -> dict[str, dict[str, Any]]:
+    return {
+        kind: Calibration(kind=kind, scale=1.5 + i, frames=frames, typical=0.111 + i, **numbers).model_dump()
+        for i, kind in enumerate(KINDS)
+    }
+
+
+def fake_campaign(rounds: int = 2) -> dict[str, Any]:
+    """A campaign of made-up numbers; from round 1 on with a failed magnetic calculation."""
     rng = np.random.default_rng(0)
     campaign: dict[str, Any] = {
         "campaign": "fake-lmfp",
@@ -60,31 +91,32 @@ def fake_campaign(rounds: int = 2, frames_a_round: int = 6) -> dict[str, Any]:
         "scores": [],
         "parity": [],
     }
-    arms: list[Any] = ["hold_out", "control", "committee", "committee", None, None]
     for n in range(rounds):
-        for i in range(frames_a_round):
+        counts: dict[Fidelity, Counter[Status]] = {f: Counter() for f in FIDELITIES}
+        for i, (arm, decision) in enumerate(LATER if n else FIRST):
             frame = fake_frame(10 * n + i)
-            arm = arms[i % len(arms)]
             campaign["frames"][frame.frame_id] = frame
             sigma = {f"sigma_{k}": float(rng.gamma(3, 0.03)) for k in ("nonmagnetic", "delta", "magnetic")} if n else {}
-            campaign["scores"].append(
-                Score(
-                    campaign="fake-lmfp",
-                    round=n,
-                    frame_id=frame.frame_id,
-                    arm=arm,
-                    reason="fake reason",
-                    decision="magnetic" if arm else "skip",
-                    **sigma,
-                )
+            score = Score(
+                campaign="fake-lmfp",
+                round=n,
+                frame_id=frame.frame_id,
+                case=CASES.get(decision) if n else None,
+                arm=arm,
+                reason="fake reason",
+                decision=decision,
+                core_hours={"nonmagnetic": 2.25, "magnetic": 7.5} if n else {},
+                **sigma,
             )
-            for fidelity in FIDELITIES if arm else FIDELITIES[:1]:
+            campaign["scores"].append(score)
+            for fidelity in filter(score.gets, FIDELITIES):
                 label = fake_label(frame, fidelity)
-                if fidelity == "magnetic" and i == 2:
+                if decision == "magnetic":
                     label = fake_label(
                         frame, fidelity, "failed", energy=None, forces=None, magmoms=None, reason="fake crash"
                     )
                 campaign["labels"].append(label)
+                counts[fidelity][label.status] += 1
                 if label.good:
                     forces = np.asarray(label.forces).ravel()
                     campaign["parity"].append(
@@ -107,11 +139,15 @@ def fake_campaign(rounds: int = 2, frames_a_round: int = 6) -> dict[str, Any]:
                 round=n,
                 candidates=40,
                 dropped={"near-duplicates": 30},
-                counts={"nonmagnetic": {"ok": 6}, "magnetic": {"ok": 3, "failed": 1}},
+                counts=counts,
                 core_hours={"nonmagnetic": 15.0, "magnetic": 41.0 + n},
                 errors={"hold_out": error, "hold_out_before": before, "control_before": before},
                 trained_on={"nonmagnetic": 5 * n + 5, "magnetic": 2 * n + 2},
-                threshold=0.05,
+                thresholds={"nonmagnetic": 0.05, "delta": 0.06} if n else {},
+                decisions=Counter(s.decision for s in campaign["scores"] if s.round == n),
+                calibration=fake_calibration(5),
+                probe="fake probe: it pays",
+                saving="fake saving: twice" if n else "",
                 next_step="go on with round 2.",
                 finished_at="2025-11-21T02:40:00+00:00",
             )
@@ -144,17 +180,17 @@ def test_headline_equals_the_documents() -> None:
     last = campaign["rounds"][-1]
     assert shown(page, "hold-out") == f"{number(last.errors['hold_out']['magnetic'].forces)} meV/Å"
     assert f"{number(last.errors['hold_out_before']['magnetic'].forces)} before this round" in page
-    assert shown(page, "labels-nonmagnetic") == "12 of 12 good"
-    assert shown(page, "labels-magnetic") == "6 of 8 good"
+    assert shown(page, "labels-nonmagnetic") == "8 of 8 good"
+    assert shown(page, "labels-magnetic") == "4 of 5 good"
     assert shown(page, "core-hours") == hours(15 + 15 + 41 + 42)
-    assert shown(page, "skipped") == "2 of 6"
-    assert "4 in all rounds" in page
+    assert shown(page, "skipped") == "1 of 6"
+    assert shown(page, "decided") == "1 non-magnetic, 1 magnetic, 2 both, 1 set asideall rounds: 2 of 12"
     assert "go on with round 2." in page
     assert "n = 2 frames" in page
     assert "too few to say" in page
-    numbers = headline(campaign["rounds"], campaign["scores"])
+    numbers = headline(campaign["rounds"])
     assert numbers["core_hours"] == {"nonmagnetic": 30.0, "magnetic": 83.0}
-    assert numbers["labels"] == {"nonmagnetic": (12, 12), "magnetic": (6, 8)}
+    assert numbers["labels"] == {"nonmagnetic": (8, 8), "magnetic": (4, 5)}
 
 
 @pytest.mark.parametrize("evil", [EVIL, "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "<!--<script>"])
@@ -170,12 +206,18 @@ def test_what_a_campaign_names_stays_text(evil: str) -> None:
         for x in campaign["labels"]
     ]
     campaign["rounds"] = [
-        r.model_copy(update={"next_step": evil, "dropped": {evil: 1}, "finished_at": evil}) for r in campaign["rounds"]
+        r.model_copy(
+            update={"next_step": evil, "dropped": {evil: 1}, "finished_at": evil, "probe": evil, "saving": evil}
+        )
+        for r in campaign["rounds"]
     ]
     for item in campaign["parity"]:
         item["frame_id"] = evil
     page = render(**campaign)
-    assert html.escape(evil, quote=False) in page.replace("&#34;", '"').replace("&quot;", '"')
+    text = page.replace("&#34;", '"').replace("&quot;", '"')
+    for place in ("<dd>{}.</dd>", '<small class="reason">{}</small>', "<h1>{}</h1>", "next: <b>{}</b>"):
+        assert place.format(html.escape(evil, quote=False)) in text, place
+    assert text.count(f"<dd>{html.escape(evil, quote=False)}.</dd>") == 2  # probe and saving
     assert evil not in page
     for tag in ("<script", "</script", "<img", "<!--"):
         assert page.count(tag) == plain.count(tag), tag
@@ -246,7 +288,7 @@ def test_absent_moments() -> None:
 
 
 def test_barely_begun() -> None:
-    only = Round(campaign="fake", round=0, candidates=0, threshold=0.05)
+    only = Round(campaign="fake", round=0, candidates=0)
     page = render(campaign="fake", rounds=[only], frames={}, labels=[], scores=[], parity=[])
     assert islands(page) == {}
     assert 'id="plotly"' not in page
@@ -258,10 +300,196 @@ def test_table_has_every_frame_of_the_round() -> None:
     campaign = fake_campaign()
     body = render(**campaign).split('<table class="frames">')[1].split("</table>")[0]
     ids = [s.frame_id for s in campaign["scores"] if s.round == 1]
-    assert re.findall(r'<th scope="row"><code>(\w+)', body) == ids
+    assert re.findall(r'<th scope="row"[^>]*><code>(\w+)', body) == ids
     label = next(x for x in campaign["labels"] if x.frame_id == ids[0] and x.fidelity == "magnetic")
     assert number(label.energy / 6) in body
     assert number(max(np.linalg.norm(label.forces, axis=1))) in body
+    # A frame is a body of the table: page.js sorts these
+    bodies = [re.sub(r"\s+", " ", part) for part in body.split("<tbody>")[1:]]
+    assert len(bodies) == len(ids)
+    names = ["both, control arm", "both", "magnetic", "non-magnetic", "no calculation", "set aside"]
+    costs = [("9.75", "5.00"), ("9.75", "5.00"), ("7.50", "2.50"), ("2.25", "2.50"), ("–", "0"), ("–", "0")]
+    for part, name, (expected, spent) in zip(bodies, names, costs, strict=True):
+        assert f'data-sort="{name}"' in part
+        assert f"</span>{name}</td>" in part
+        cells = re.findall(r'<td class="figure"[^>]*>([^<]*)</td>', part)
+        assert cells[4:6] == [expected, spent]
+        assert "fake reason" in part
+    score = next(s for s in campaign["scores"] if s.round == 1)
+    sigmas = (score.sigma_nonmagnetic, score.sigma_delta, score.sigma_magnetic, score.sigma_conditional)
+    assert re.findall(r'<td class="figure"[^>]*>([^<]*)</td>', bodies[0])[:4] == [number(s) for s in sigmas]
+    headers = [int(n) for n in re.findall(r'data-column="(\d+)"', body)]
+    assert headers == list(range(len(re.findall(r"<t[hd]\b", bodies[0].split("</tr>")[0]))))
+
+
+def test_every_decision_has_a_mark_of_its_own_in_figure_and_table() -> None:
+    assert DECISIONS.keys() == set(get_args(Decision))
+    assert ROUTES.keys() >= DECISIONS.keys()
+    for one in zip(*ROUTES.values(), strict=True):
+        assert len(set(one)) == len(ROUTES)
+    light, dark = (FOLDER / "page.css").read_text().split("prefers-color-scheme: dark")
+    for _, colour, symbol in ROUTES.values():
+        variable = colour.removeprefix("var(").removesuffix(")")
+        assert f" {variable}: #" in light
+        assert f" {variable}: #" in dark
+        assert symbol == "square" or f".mark.{symbol}" in dark
+    page = render(**fake_campaign())
+    section = page.split('id="uncertainty"')[0].split("<h2>")[-1]
+    legend = re.findall(
+        r'<span class="mark ([\w-]+)" style="color: (.*?)" aria-hidden="true"></span>(.*?)</li>', section
+    )
+    drawn = [key for key in ROUTES if key != "hold_out"]  # drawn before there is a sigma
+    assert legend == [(ROUTES[k].symbol, ROUTES[k].colour, f"{ROUTES[k].name} (1)") for k in drawn]
+    assert [trace["name"] for trace in islands(page)["uncertainty"]["data"]] == [name for *_, name in legend]
+
+
+def fake_scores(points: list[tuple[float, float]], decision: Decision = "skip", case: Case = "low") -> list[Score]:
+    return [
+        Score(
+            campaign="fake",
+            round=1,
+            frame_id=str(i),
+            sigma_nonmagnetic=x,
+            sigma_delta=y,
+            decision=decision,
+            case=case,
+            reason="fake",
+        )
+        for i, (x, y) in enumerate(points)
+    ]
+
+
+QUADRANTS = {"skip", "non-<br>magnetic", "magnetic", "both, then<br>decide"}
+SQUARE = [(0.1, 0.1), (0.1, 0.3), (0.3, 0.1), (0.3, 0.3)]
+
+
+def labels_of(figure: Any) -> dict[str, Any]:
+    return {note.text: note for note in figure.layout.annotations}
+
+
+def test_the_thresholds_part_four_quadrants() -> None:
+    figure = uncertainty(fake_scores(SQUARE), {}, {"nonmagnetic": 0.2, "delta": 0.25})
+    assert figure is not None
+    notes = labels_of(figure)
+    assert notes.keys() == QUADRANTS | {"threshold 0.2", "threshold<br>0.25"}
+    assert notes["threshold 0.2"].x == 0.2
+    assert notes["threshold<br>0.25"].y == 0.25
+    corners = {(notes[word].x > 0.2, notes[word].y > 0.25): word for word in QUADRANTS}
+    assert corners == {
+        (False, False): "skip",
+        (True, False): "non-<br>magnetic",
+        (False, True): "magnetic",
+        (True, True): "both, then<br>decide",
+    }
+    lines = [(shape.x0, shape.x1, shape.y0, shape.y1) for shape in figure.layout.shapes]
+    assert lines == [(0.2, 0.2, 0, 1), (0, 1, 0.25, 0.25)]
+
+
+@pytest.mark.parametrize("reach", [2.0, 20.0, 1000.0])
+def test_no_point_is_where_the_words_are(reach: float) -> None:
+    rng = np.random.default_rng(1)
+    points = [(float(x), float(y)) for x, y in 0.02 * np.exp(rng.uniform(0, np.log(2 * reach), (40, 2)))]
+    figure = uncertainty(fake_scores(points), {}, {"nonmagnetic": 0.03, "delta": 0.03})
+    assert figure is not None
+    for axis, values in zip((figure.layout.xaxis, figure.layout.yaxis), np.array(points).T, strict=True):
+        assert (axis.type == "log") == (max(values) > 30 * min(values))
+        places = np.log10(values) if axis.type == "log" else values
+        low, high = axis.range
+        margin = 0.07 if axis is figure.layout.yaxis else 0.03
+        assert min(places) - low > margin * (high - low)
+        assert high - max(places) > margin * (high - low)
+        line = np.log10(0.03) if axis.type == "log" else 0.03
+        assert low < line < high
+
+
+def test_a_word_that_would_not_fit_on_a_phone_is_left_out() -> None:
+    points = [*SQUARE, (0.1, 0.9)]
+    for threshold, fit in (
+        (0.02, {"non-<br>magnetic", "both, then<br>decide"}),
+        (0.2, QUADRANTS),
+        (0.29, {"skip", "magnetic"}),
+    ):
+        figure = uncertainty(fake_scores(points), {}, {"nonmagnetic": threshold, "delta": 0.5})
+        assert figure is not None
+        assert labels_of(figure).keys() & QUADRANTS == fit, threshold
+
+
+def test_a_quadrant_that_cannot_be_has_no_word() -> None:
+    """No sigma is below a threshold of zero; and a logarithmic axis has no zero."""
+    for points in (SQUARE, [*SQUARE, (50.0, 50.0)]):
+        figure = uncertainty(fake_scores(points), {}, {"nonmagnetic": 0.0, "delta": 0.0})
+        assert figure is not None
+        assert labels_of(figure).keys() == {"both, then<br>decide", "threshold 0", "threshold<br>0"}
+        assert not figure.layout.shapes
+        assert all(np.isfinite(note.x) and np.isfinite(note.y) for note in figure.layout.annotations)
+
+
+def test_a_round_without_cheap_calculations_has_no_quadrants() -> None:
+    limits = {"nonmagnetic": 0.2, "delta": 0.2}
+    figure = uncertainty(fake_scores(SQUARE, "magnetic", "both"), {}, limits)
+    assert figure is not None
+    assert not labels_of(figure).keys() & QUADRANTS
+    figure = uncertainty(fake_scores(SQUARE, "magnetic", "delta"), {}, limits)
+    assert figure is not None
+    assert labels_of(figure).keys() >= QUADRANTS
+    campaign = fake_campaign()
+    words = "decided alone"
+    assert words not in render(**campaign)
+    campaign["scores"] += [s.model_copy(update={"round": 1}) for s in fake_scores(SQUARE, "magnetic", "both")]
+    assert words in render(**campaign)
+
+
+def test_random_frames_have_a_route_of_their_own() -> None:
+    score = fake_scores([(0.1, 0.1)], "both")[0]
+    assert [route(score.model_copy(update={"arm": arm})) for arm in ("hold_out", "control", "committee", None)] == [
+        "hold_out",
+        "control",
+        "both",
+        "both",
+    ]
+
+
+def calibration_table(page: str) -> list[list[str]]:
+    body = page.split('<table class="calibration">')[1].split("<tbody>")[1].split("</tbody>")[0]
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
+
+
+def test_calibration_is_shown_as_it_is() -> None:
+    campaign = fake_campaign()
+    page = render(**campaign)
+    assert calibration_table(page) == [
+        [words, number(1.5 + i), "5", number(0.111 + i), "–", "–"] for i, words in enumerate(SIGMAS.values())
+    ]
+    assert "Only frames drawn at random teach this" in page
+    assert "A dash: the factor needs 9 random frames" in page
+    campaign["rounds"][-1].calibration = fake_calibration(20, quantile=2.25, coverage=0.95)
+    page = render(**campaign)
+    assert [row[2:] for row in calibration_table(page)] == [
+        ["20", number(0.111 + i), "2.25", "95 %"] for i in range(len(SIGMAS))
+    ]
+    assert "A dash" not in page
+    campaign["rounds"][-1].calibration = {}
+    page = render(**campaign)
+    assert '<table class="calibration">' not in page
+    assert "No frame drawn at random has taught it yet" in page
+
+
+def test_what_is_not_known_yet_is_not_mentioned() -> None:
+    campaign = fake_campaign()
+    page = render(**campaign)
+    assert "<dd>Fake saving: twice.</dd>" in page
+    assert "<dd>Fake probe: it pays.</dd>" in page
+    campaign["rounds"][-1].saving = ""
+    page = render(**campaign)
+    assert "What choosing gains" not in page
+    assert "<dd>Fake probe: it pays.</dd>" in page
+    campaign["rounds"][-1].probe = ""
+    assert '<dl class="findings">' not in render(**campaign)
+
+
+@pytest.mark.parametrize(("text", "told"), [("", ""), ("uMLIPs agree", "UMLIPs agree."), ("Two. And.", "Two. And.")])
+def test_sentence(text: str, told: str) -> None:
+    assert sentence(text) == told
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,17 @@
-"""The figures of the report: documents in, plotly figures out; None where there is nothing to draw.
-
-Text that comes from a campaign goes through `_text` before it reaches a hover: plotly reads a little HTML.
-"""
+"""The figures of the report: documents in, plotly figures out; None where there is nothing to draw."""
 
 from __future__ import annotations
 
-import html
-import re
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from mfal.config import MAGNETIC_ELEMENTS
-from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label, Round, Score
+from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label, Round
 from mfal.report.style import FIDELITY_COLOURS, blank, diagonal, rounds_axis
+from mfal.report.text import escaped
 
 #: |m| (µB) of the high-spin ion in an olivine with +U, about: what a good label is expected to show.
 EXPECTED_MOMENTS: dict[str, dict[str, float]] = {
@@ -25,23 +20,8 @@ EXPECTED_MOMENTS: dict[str, dict[str, float]] = {
 }
 BAND = 0.12  # µB, half the width of a drawn band
 
-#: key, name in the legend, colour, symbol: how a scored frame is drawn. Shape and colour say the same.
-ROUTES: list[tuple[str, str, str, str]] = [
-    ("committee", "magnetic, chosen by committee", "var(--magnetic)", "circle"),
-    ("nonmagnetic", "non-magnetic only", "var(--nonmagnetic)", "circle"),
-    ("control", "magnetic, control drawn at random", "var(--control)", "square"),
-    ("hold_out", "hold-out", "var(--hold-out)", "diamond"),
-    ("wild", "set aside as too wild", "var(--skip)", "triangle-up-open"),
-    ("skip", "skipped", "var(--skip)", "x-thin-open"),
-]
-
 #: More force components than this are thinned evenly before drawing; the errors beside them use all.
 MOST_POINTS = 4000
-
-
-def route(score: Score) -> str:
-    """What was decided about a frame, as a key of `ROUTES`."""
-    return score.decision if score.decision in ("skip", "nonmagnetic", "wild") else (score.arm or "committee")
 
 
 def errors_by_round(rounds: Sequence[Round]) -> go.Figure | None:
@@ -112,55 +92,6 @@ def core_hours(rounds: Sequence[Round]) -> go.Figure | None:
     return figure
 
 
-def uncertainty(
-    scores: Sequence[Score], frames: dict[str, Frame], thresholds: Mapping[str, float]
-) -> go.Figure | None:
-    """Where each scored frame of a round lies, and what was decided; None before there is a committee."""
-    known = [s for s in scores if s.sigma_nonmagnetic is not None and s.sigma_delta is not None]
-    if not known:
-        return None
-    figure = blank(height=420)
-    for key, name, colour, symbol in ROUTES:
-        chosen = [s for s in known if route(s) == key]
-        if not chosen:
-            continue
-        figure.add_scatter(
-            x=[s.sigma_nonmagnetic for s in chosen],
-            y=[s.sigma_delta for s in chosen],
-            name=f"{name} ({len(chosen)})",
-            mode="markers",
-            marker={"size": 11, "color": colour, "symbol": symbol, "line": {"width": 2 if key == "skip" else 0}},
-            hovertext=[
-                f"<b>{_text(s.frame_id)}</b>  {_text(formula(frames.get(s.frame_id)))}"
-                f"<br>σ non-magnetic {s.sigma_nonmagnetic:.3g}, σ Δ {s.sigma_delta:.3g} eV/Å<br>{_lines(s.reason)}"
-                for s in chosen
-            ],
-            hovertemplate="%{hovertext}<extra></extra>",
-            cliponaxis=False,
-        )
-    line = {"color": "var(--soft)", "width": 1, "dash": "dash"}
-    if "delta" in thresholds:
-        figure.add_hline(y=thresholds["delta"], line=line)
-    if "nonmagnetic" in thresholds:
-        figure.add_vline(x=thresholds["nonmagnetic"], line=line)
-    if thresholds:
-        figure.add_annotation(
-            text=" and ".join(f"{value:.3g}" for value in thresholds.values()) + " eV/Å",
-            yshift=2,
-            x=1,
-            xref="paper",
-            xanchor="right",
-            y=thresholds["delta"],
-            yanchor="bottom",
-            showarrow=False,
-        )
-    top = max([*thresholds.values(), *(s.sigma_delta or 0.0 for s in known)])
-    right = max([*thresholds.values(), *(s.sigma_nonmagnetic or 0.0 for s in known)])
-    figure.update_xaxes(title_text="σ non-magnetic (eV/Å)", range=[0, 1.08 * right or 1], showgrid=True)
-    figure.update_yaxes(title_text="σ Δ (eV/Å)", range=[0, 1.12 * top or 1])
-    return figure
-
-
 def parity(items: Sequence[dict[str, Any]], fidelity: Fidelity, quantity: str) -> go.Figure | None:
     """Predicted against calculated `energy` (eV/atom) or `forces` (components, eV/Å) of one fidelity."""
     unit = "eV/Å" if quantity == "forces" else "eV/atom"
@@ -178,7 +109,7 @@ def parity(items: Sequence[dict[str, Any]], fidelity: Fidelity, quantity: str) -
         true, predicted = np.concatenate(pairs, axis=1)
         error = 1000 * float(np.abs(predicted - true).mean())
         numbers += [true, predicted]
-        ids = np.repeat([_text(i["frame_id"]) for i in chosen], [pair.shape[1] for pair in pairs])
+        ids = np.repeat([escaped(i["frame_id"]) for i in chosen], [pair.shape[1] for pair in pairs])
         shown = np.unique(np.linspace(0, true.size - 1, min(true.size, MOST_POINTS)).astype(int))
         figure.add_scatter(
             x=true[shown].astype(np.float32),
@@ -210,7 +141,7 @@ def moments(labels: Sequence[Label], frames: dict[str, Frame]) -> go.Figure | No
             continue  # not this frame's sites: no telling which moment is whose
         for site, moment in zip(frame.structure, label.magmoms, strict=True):
             if site.specie.symbol in MAGNETIC_ELEMENTS:
-                text = f"{_text(label.frame_id)}, {label.status.replace('_', ' ')}"
+                text = f"{escaped(label.frame_id)}, {label.status.replace('_', ' ')}"
                 found.setdefault(site.specie.symbol, []).append((abs(moment), label.good, text))
     if not found:
         return None
@@ -246,21 +177,3 @@ def moments(labels: Sequence[Label], frames: dict[str, Frame]) -> go.Figure | No
         range=[-0.6, len(elements) - 0.35], showgrid=False, tickvals=list(range(len(elements))), ticktext=elements[::-1]
     )
     return figure
-
-
-def formula(frame: Frame | None) -> str:
-    """`Li₄Mn₂Fe₂P₄O₁₆`: the whole cell, as it was calculated."""
-    if frame is None:
-        return ""
-    digits = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
-    parts = frame.structure.composition.formula.split()  # Li4, Mn1, O16
-    return "".join(re.sub(r"(?<=[a-zA-Z])1$", "", part) for part in parts).translate(digits)
-
-
-def _lines(value: str) -> str:
-    """Text as a hover shows it: broken into short lines, on a phone too."""
-    return "<br>".join(map(_text, textwrap.wrap(value, 44)))
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=False)

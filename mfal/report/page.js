@@ -43,14 +43,18 @@ inflate().catch((error) => {
   }
 });
 
-// Sorting: a header's button orders the rows by its column; absent values stay last.
+// Sorting: a header's button orders the frames by its column; absent values stay last. A frame is a body of the table:
+// its numbers, and below them the reason.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const header = button.closest("th");
-    const body = header.closest("table").tBodies[0];
+    const table = header.closest("table");
     const column = Number(header.dataset.column);
     const way = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    const key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
+    const key = (body) => {
+      const cell = body.rows[0].cells[column];
+      return cell.dataset.sort ?? cell.textContent.trim();
+    };
     const compare = (a, b) => {
       const [x, y] = [key(a), key(b)];
       if (x === "" || y === "") return (x === "") - (y === "");
@@ -58,6 +62,6 @@ for (const button of document.querySelectorAll("th button")) {
     };
     for (const other of header.closest("thead").querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
-    body.append(...[...body.rows].sort(compare));
+    table.append(...[...table.tBodies].sort(compare));
   });
 }

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 
+from mfal.committee.calibrate import Calibration, Kind
 from mfal.frames import FIDELITIES, WORDS, Errors, Fidelity, Frame, Label, Round, Score, Status
-from mfal.report import figures, standalone
+from mfal.report import figures, routing, standalone
 from mfal.report.standalone import Plot, hours, number
+from mfal.report.text import decided, formula
 
 #: With fewer frames than this behind an error, the page says how little that proves.
 FEW = 30
+
+#: What each kind of sigma is the uncertainty of.
+SIGMAS: dict[Kind, str] = {
+    "nonmagnetic": "non-magnetic forces",
+    "delta": "what magnetism changes (Δ)",
+    "magnetic": "magnetic forces",
+    "conditional": "magnetic forces, once the non-magnetic label is known",
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +47,18 @@ class Row:
 
     @property
     def formula(self) -> str:
-        return figures.formula(self.frame)
+        return formula(self.frame)
 
     @property
-    def route(self) -> str:
-        return "" if self.score is None else figures.route(self.score)
+    def expected(self) -> float | None:
+        """Core-hours that the calculations decided on were expected to cost; None where there are none."""
+        score = self.score
+        costs = [cost for f, cost in score.core_hours.items() if score.gets(f)] if score else []
+        return sum(costs) if costs else None
+
+    @property
+    def route(self) -> routing.Route | None:
+        return None if self.score is None else routing.ROUTES[routing.route(self.score)]
 
     def energy(self, fidelity: Fidelity) -> float | None:
         label = self.labels.get(fidelity)
@@ -89,7 +106,13 @@ def render(
         campaign=campaign,
         rounds=rounds,
         last=last,
-        numbers=headline(rounds, scores),
+        numbers=headline(rounds),
+        magnetic_only=routing.magnetic_only(scored),
+        calibration={
+            words: Calibration.model_validate(last.calibration[kind])
+            for kind, words in SIGMAS.items()
+            if kind in last.calibration
+        },
         few=FEW,
         rows=rows,
         unused=[label for row in rows for label in row.attempts if not label.good],
@@ -105,10 +128,9 @@ def render(
     )
 
 
-def headline(rounds: list[Round], scores: list[Score]) -> dict[str, Any]:
+def headline(rounds: list[Round]) -> dict[str, Any]:
     """The few numbers on top of the page: of the whole campaign, and of its last round."""
     last = rounds[-1]
-    scored = [s for s in scores if s.round == last.round]
     return {
         "labels": {f: _good(rounds, f) for f in FIDELITIES},
         "labels_last": {f: _good([last], f) for f in FIDELITIES},
@@ -116,9 +138,11 @@ def headline(rounds: list[Round], scores: list[Score]) -> dict[str, Any]:
         "core_hours_last": sum(last.core_hours.values()),
         "hold_out": last.errors.get("hold_out", {}).get("magnetic", Errors()),
         "before": last.errors.get("hold_out_before", {}).get("magnetic", Errors()),
-        "skipped": sum(s.decision == "skip" for s in scored),
-        "skipped_all": sum(s.decision == "skip" for s in scores),
-        "scored": len(scored),
+        "skipped": last.decisions.get("skip", 0),
+        "scored": sum(last.decisions.values()),
+        "skipped_all": sum(r.decisions.get("skip", 0) for r in rounds),
+        "scored_all": sum(sum(r.decisions.values()) for r in rounds),
+        "decided": decided({d: n for d, n in last.decisions.items() if d != "skip"}),
         "trained_on": {f: last.trained_on.get(f, 0) for f in FIDELITIES},
     }
 
@@ -142,10 +166,10 @@ def _plots(
         Plot("cost", figures.core_hours(rounds), f"Stacked bars of core-hours by round and fidelity. {numbers}"),
         Plot(
             "uncertainty",
-            figures.uncertainty(scored, frames, rounds[-1].thresholds),
-            "Scatter of the committee's spread for each frame of the round, non-magnetic against delta; thresholds"
-            f" {', '.join(f'{number(value)} eV/Å ({kind})' for kind, value in rounds[-1].thresholds.items())}. Decisions: "
-            + ", ".join(f"{n} {k.replace('_', '-')}" for k, n in Counter(map(figures.route, scored)).items()),
+            routing.uncertainty(scored, frames, rounds[-1].thresholds),
+            "Scatter of the two uncertainties of each frame of the round, non-magnetic against delta. Thresholds: "
+            + ", ".join(f"{kind} {number(value)} eV/Å" for kind, value in rounds[-1].thresholds.items())
+            + f". Decisions: {decided(rounds[-1].decisions)}",
         ),
         Plot(
             "moments",

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from mfal.report import style
+from mfal.report.text import sentence
 
 FOLDER = Path(__file__).parent
 
@@ -55,7 +56,7 @@ def render(template: str, plots: Mapping[str, Plot], **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, hours=hours, when=when)
+    environment.filters.update(number=number, hours=hours, when=when, sentence=sentence)
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     return environment.get_template(template).render(
         plots=plots,
