@@ -48,7 +48,7 @@ def main(
     kind: Annotated[str, typer.Option(help="Of the committee: shallow or deep.")] = "shallow",
     members: Annotated[int, typer.Option(min=2)] = 4,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    batch_size: Annotated[int, typer.Option(min=1)] = 4,
     target: Annotated[float | None, typer.Option(help="meV/Å. By default what random ends with, seed by seed.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)] = 2,
     results: Annotated[Path | None, typer.Option(help="Finished plays, from which a rerun goes on.")] = None,
@@ -83,13 +83,15 @@ def main(
         f" committee of {members}, {epochs} epochs a round. Target: {wanted}{np.mean(summary.targets):.3g} meV/Å on"
         f" average. Window of dp-gen: quantiles {WINDOW[0]:g} to {WINDOW[1]:g} of its first round's deviations."
     )
-    printed = Printed(*curves.HEADER, title=title, title_justify="left")
+    printed = Printed(*curves.HEADER, title=title, title_justify="left", caption=curves.NOTES, caption_justify="left")
     for row in summary.rows():
         printed.add_row(*row)
     Console(width=None if Console().is_terminal else 200).print(printed)
     if markdown is not None:
         lines = [curves.HEADER, ["---"] * len(curves.HEADER), *summary.rows()]
-        markdown.write_text(f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
+        markdown.write_text(
+            f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{curves.NOTES}\n"
+        )
     if plot is not None:
         picture.draw(plot, summary, title)
 
