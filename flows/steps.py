@@ -265,7 +265,7 @@ def evaluate(
         hold_out=held_labels,
         reduce=campaign.acquire.reduce,
     )
-    limits = next((score for score in scores if score.threshold_delta is not None), None)
+    limits = next((score.thresholds for score in scores if score.thresholds), {})
     return Evaluation(
         round=Round(
             campaign=campaign.campaign,
@@ -280,9 +280,8 @@ def evaluate(
                 "control_before": errors(before, drawn),
             },
             trained_on=committee.trained_on,
-            thresholds={}
-            if limits is None
-            else {"nonmagnetic": limits.threshold_nonmagnetic, "delta": limits.threshold_delta},
+            thresholds=limits,
+            cheap=cheap_pays(campaign.acquire, experience),
             decisions=dict(Counter(score.decision for score in scores)),
             calibration={kind: found.model_dump() for kind, found in grown.calibration.items()},
             probe=grown.probe.message if grown.probe else "",

@@ -93,15 +93,16 @@ def _numbers(score: Score, before: Round | None) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     rows = [
-        ("nonmagnetic", "non-magnetic forces", score.sigma_nonmagnetic, score.threshold_nonmagnetic),
-        ("delta", "what magnetism changes", score.sigma_delta, score.threshold_delta),
-        ("magnetic", "magnetic forces", score.sigma_magnetic, None),
-        ("conditional", "magnetic, given the non-magnetic", score.sigma_conditional, None),
+        ("nonmagnetic", "non-magnetic forces", score.sigma_nonmagnetic),
+        ("delta", "what magnetism changes", score.sigma_delta),
+        ("magnetic", "magnetic forces", score.sigma_magnetic),
+        ("conditional", "magnetic, given the non-magnetic", score.sigma_conditional),
     ]
-    for kind, name, sigma, threshold in rows:
+    for kind, name, sigma in rows:
         quantile = (before.calibration.get(kind) or {}).get("quantile") if before else None
         bound = sigma * quantile if sigma is not None and quantile is not None else None
-        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in (sigma, threshold, bound)))
+        numbers = (sigma, score.thresholds.get(kind), bound)
+        table.add_row(name, *("-" if value is None else f"{value:.3f}" for value in numbers))
     costs = ", ".join(f"{WORDS[f]} {score.core_hours[f]:.3g}" for f in FIDELITIES if f in score.core_hours)
     gain = "" if score.gain is None else f"; expected gain {score.gain:.3f} eV/Å"
     table.caption, table.caption_justify = f"Expected core-hours of a good label: {costs}{gain}", "left"

@@ -120,8 +120,8 @@ class Score(Document):
     sigma_magnetic: float | None = None
     #: Of the magnetic forces once the non-magnetic label is known: expected before there is one, then with it.
     sigma_conditional: float | None = None
-    threshold_nonmagnetic: float | None = None
-    threshold_delta: float | None = None
+    #: eV/Å, of the sigmas, by their names above.
+    thresholds: dict[str, float] = {}
     case: Case | None = None
     arm: Arm | None = None
     decision: Decision
@@ -163,7 +163,9 @@ class Round(Document):
     #: Labels in the training set, by fidelity.
     trained_on: dict[Fidelity, int] = {}
     #: eV/Å, that decided in this round what is uncertain; empty where nothing was scored.
-    thresholds: dict[Literal["nonmagnetic", "delta"], float] = {}
+    thresholds: dict[str, float] = {}
+    #: Whether non-magnetic labels were to be had but for the random frames.
+    cheap: bool = True
     #: How many frames were decided on how.
     decisions: dict[Decision, int] = {}
     #: What this round's random frames taught, for the next: keys are the kinds of sigma.

@@ -63,9 +63,7 @@ def test_sigma_is_that_of_the_worst_atom():
     assert sigma.nonmagnetic == pytest.approx(0.2 / math.sqrt(2), rel=1e-5)
     assert sigma.delta == pytest.approx(0.5 / math.sqrt(2), rel=1e-5)
     assert sigma.magnetic == pytest.approx(0.5 / math.sqrt(2), rel=1e-5)
-    assert sigma.covariance == pytest.approx(
-        0, abs=1e-7
-    )  # the worst magnetic atom is sure of the other
+    assert sigma.covariance == pytest.approx(0, abs=1e-7)  # the worst magnetic atom is sure of the other
 
 
 def test_a_quantile_picks_an_atom_and_the_mean_takes_all():

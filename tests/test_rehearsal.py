@@ -101,11 +101,34 @@ def test_labels_and_costs_are_those_of_the_table(rehearsed, table):
     # 16 frames, five a round, until there are none
     assert [r.candidates for r in rounds] == [16, 11, 6, 1, 0]
     assert "exploration found no new frame" in rounds[-1].next_step
-    assert rounds[1].thresholds.keys() == {"nonmagnetic", "delta"}
+    assert rounds[1].thresholds.keys() == {"nonmagnetic", "delta", "magnetic", "conditional"}
     assert rounds[1].calibration["delta"]["frames"] >= 2
     for summary in rounds:
         assert sum(summary.counts["magnetic"].values()) <= 3
         assert sum(summary.decisions.values()) in (5, 1, 0)
+
+
+def test_what_the_rounds_taught(rehearsed):
+    stores = open_stores(load(rehearsed[1]).directory)
+    built = list(stores.rounds.query(sort={"round": 1}))
+    scores = [score for score in stores.all_scores("small-rehearsal") if score.round > 0]
+    found = stores.output(built[-1]["job_uuid"]).experience
+    labels = stores.all_labels()
+    stores.close()
+    control = [score for score in scores if score.arm == "control"]
+    chosen = [score for score in scores if score.arm != "control" and score.decision not in ("skip", "wild")]
+    assert len(found.calculations) == len(labels)
+    assert len(found.pairs) == len(found.drawn) == len(control) == 3
+    assert sum(hours for _, hours in found.drawn) == pytest.approx(3 * sum(COSTS.values()))
+    # Frames chosen for a non-magnetic label alone cost, and nothing is found on them.
+    assert len(found.chosen) == len(chosen) > 0
+    cost = sum(COSTS[f] for score in chosen for f in FIDELITIES if score.gets(f))
+    assert sum(hours for _, hours in found.chosen) == pytest.approx(cost)
+    assert [error > 0 for error, _ in found.chosen] == [score.gets("magnetic") for score in chosen]
+    assert {item.kind for item in found.evidence} == {"nonmagnetic", "delta", "magnetic", "conditional"}
+    # The control arm and the one frame of the hold-out
+    assert found.calibration["magnetic"].frames == len(control) + 1
+    assert found.probe.pairs == len(control) + 1
 
 
 def test_it_is_played_once(rehearsed, table, mfal):
@@ -125,7 +148,7 @@ def test_why_tells_the_decision_the_numbers_and_the_labels(rehearsed, mfal):
     told = mfal("why", control.frame_id, "--config", rehearsed[1])
     assert told.exit_code == 0, told.output
     assert "Round 1: a non-magnetic and a magnetic calculation, drawn at random" in told.stdout
-    for number in (control.sigma_delta, control.sigma_nonmagnetic, control.threshold_delta):
+    for number in (control.sigma_delta, control.sigma_nonmagnetic, control.thresholds["delta"]):
         assert f"{number:.3f}" in told.stdout
     assert "magnetic label: ok, 0.07 core-hours" in told.stdout
     first = next(s for s in scores if s.decision == "nonmagnetic" and s.round == 0)

@@ -426,7 +426,7 @@ def test_a_quadrant_that_cannot_be_has_no_word() -> None:
 
 def test_a_round_without_cheap_calculations_has_no_quadrants() -> None:
     limits = {"nonmagnetic": 0.2, "delta": 0.2}
-    figure = uncertainty(fake_scores(SQUARE, "magnetic", "both"), {}, limits)
+    figure = uncertainty(fake_scores(SQUARE, "magnetic", "both"), {}, limits, cheap=False)
     assert figure is not None
     assert not labels_of(figure).keys() & QUADRANTS
     figure = uncertainty(fake_scores(SQUARE, "magnetic", "delta"), {}, limits)
@@ -435,7 +435,7 @@ def test_a_round_without_cheap_calculations_has_no_quadrants() -> None:
     campaign = fake_campaign()
     words = "decided alone"
     assert words not in render(**campaign)
-    campaign["scores"] += [s.model_copy(update={"round": 1}) for s in fake_scores(SQUARE, "magnetic", "both")]
+    campaign["rounds"][-1] = campaign["rounds"][-1].model_copy(update={"cheap": False})
     assert words in render(**campaign)
 
 

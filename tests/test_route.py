@@ -17,7 +17,7 @@ from mfal.frames import Errors
 from tests.test_decompose import prediction_of
 
 IDS = [f"f{i}" for i in range(8)]
-LIMITS = Thresholds(0.1, 0.1)
+LIMITS = Thresholds(0.1, 0.1, 0.1, 0.1)
 
 
 def seen(frame_id, nonmagnetic=0.01, delta=0.01, *, left=None, cost=3.0, place=None) -> Candidate:
@@ -25,7 +25,8 @@ def seen(frame_id, nonmagnetic=0.01, delta=0.01, *, left=None, cost=3.0, place=N
     magnetic = float(np.hypot(nonmagnetic, delta))
     features = np.eye(12)[[*IDS, "one", "w", "f"].index(place or frame_id)]
     costs = {"nonmagnetic": cost / 3, "magnetic": cost}
-    return Candidate(frame_id, nonmagnetic, delta, magnetic, delta if left is None else left, costs, features)
+    left = delta if left is None else left
+    return Candidate(frame_id, nonmagnetic, delta, magnetic, left, 1 - delta / magnetic, costs, features)
 
 
 def first(candidates, *, limits=LIMITS, seed=0, cheap=True, **settings):
@@ -98,6 +99,19 @@ def test_a_magnetic_label_waits_for_what_the_cheap_one_teaches():
     assert final["f1"].sigma_conditional == 0.6
 
 
+def test_what_a_cheap_label_cannot_teach_is_not_asked_of_it():
+    """The two fidelities err independently: the label explains nothing of the magnetic forces."""
+    frames = [seen(i) for i in IDS]
+    frames[0] = replace(seen("f0", 0.5, 0.05), explained=0.0)
+    frames[1] = replace(seen("f1", 0.5, 0.5), explained=0.0)
+    scores = first(frames, seed=next(s for s in range(99) if drawn_at(s) not in ("f0", "f1")))
+    assert scores["f0"].decision == "skip"
+    assert "not expected to teach anything of its magnetic forces" in scores["f0"].reason
+    # Where both are high it is the first of two labels, worth its share of what they cost.
+    assert scores["f1"].decision == "both"
+    assert scores["f1"].gain == pytest.approx(frames[1].magnetic / 4)
+
+
 def drawn_at(seed, frames=None):
     """The one frame of the control arm."""
     (control,) = of_arm(first(frames or [seen(i) for i in IDS], seed=seed), "control")
@@ -163,6 +177,7 @@ def test_without_a_cheap_fidelity_only_sigma_magnetic_counts():
     frames = [seen(i, 0.5 if k == 3 else 0.01, 0.3 if k == 5 else 0.01) for k, i in enumerate(IDS)]
     scores = first(frames, cheap=False, seed=next(s for s in range(99) if drawn_at(s) not in ("f3", "f5")))
     assert {i for i, s in scores.items() if s.decision == "magnetic"} == {"f3", "f5"}
+    assert "sigma_magnetic 0.014 is not above 0.100" in next(s.reason for s in scores.values() if s.decision == "skip")
     assert {i for i, s in scores.items() if s.gets("nonmagnetic")} == of_arm(scores, "control")
     assert of_arm(second(scores, frames), "committee") == {"f3", "f5"}
 
@@ -175,16 +190,16 @@ def test_a_frame_without_a_good_cheap_label_gets_no_expensive_one():
 
 
 def test_thresholds_follow_the_random_frames_unless_a_person_sets_them():
-    frames = [seen(i, 0.1 * k, 0.01 * k) for k, i in enumerate(IDS)]
+    frames = [seen(i, 0.1 + 0.1 * k, 0.01 + 0.01 * k) for k, i in enumerate(IDS)]
     known = {
         "delta": Calibration(kind="delta", scale=2.0, frames=9, typical=0.02),
         "nonmagnetic": Calibration(kind="nonmagnetic", scale=2.0, frames=9, typical=0.7),
     }
-    assert thresholds(Acquire(threshold=0.2), frames, known) == Thresholds(0.2, 0.2)
+    assert thresholds(Acquire(threshold=0.2), frames, known) == Thresholds(0.2, 0.2, 0.2, 0.2)
     adaptive = thresholds(Acquire(), frames, known)
     assert adaptive.delta == 0.02
     # Half of the candidates are always worth a look.
-    assert adaptive.nonmagnetic == thresholds(Acquire(), frames, {}).nonmagnetic == pytest.approx(0.35)
+    assert adaptive.nonmagnetic == thresholds(Acquire(), frames, {}).nonmagnetic == pytest.approx(0.45)
 
 
 def test_sigmas_are_calibrated_each_with_its_own_scale():

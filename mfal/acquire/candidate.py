@@ -15,6 +15,9 @@ from mfal.committee.predict import Prediction
 from mfal.config import Acquire
 from mfal.frames import Case, Fidelity
 
+#: eV/Å, of a committee of one mind.
+TINY = 1e-9
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -26,6 +29,8 @@ class Candidate:
     magnetic: float
     #: Of the magnetic forces once the non-magnetic label is known.
     conditional: float
+    #: Share of sigma_magnetic that a non-magnetic label is expected to take away.
+    explained: float
     core_hours: Mapping[Fidelity, float]
     features: np.ndarray
 
@@ -35,10 +40,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """eV/Å: a sigma above is high."""
+    """eV/Å: a sigma above its own is high."""
 
     nonmagnetic: float
     delta: float
+    magnetic: float
+    conditional: float
 
 
 def candidate(
@@ -62,6 +69,8 @@ def candidate(
     parts = by_atom(prediction)
     low, high = both(prediction, "forces")
     scales = {kind: calibration[kind].scale if kind in calibration else 1.0 for kind in KINDS}
+    # Of the sigmas as they are: two scales of their own, each with its error, would hide what one label can do.
+    explained = 1 - reduced(variance_left(low, high), reduce) / max(reduced(parts.magnetic, reduce), TINY)
     if label is None:
         left = variance_left(low, high, scale=scales["nonmagnetic"])
     else:
@@ -76,6 +85,7 @@ def candidate(
         delta=sigma("delta", parts.delta),
         magnetic=sigma("magnetic", parts.magnetic),
         conditional=sigma("conditional", left),
+        explained=max(explained, 0.0),
         core_hours=core_hours,
         features=prediction.features,
     )
@@ -87,16 +97,12 @@ def thresholds(
     """What counts as high: the number in the settings; else the typical sigma of the random frames, or that of the
     candidates where it is lower, so that half of them are always worth a look."""
     if settings.threshold is not None:
-        return Thresholds(settings.threshold, settings.threshold)
-
-    def typical(kind: Kind, sigmas: list[float]) -> float:
-        ordinary = float(np.median(sigmas))
-        return min(ordinary, calibration[kind].typical) if kind in calibration else ordinary
-
-    return Thresholds(
-        typical("nonmagnetic", [candidate.nonmagnetic for candidate in candidates]),
-        typical("delta", [candidate.delta for candidate in candidates]),
-    )
+        return Thresholds(*[settings.threshold] * len(KINDS))
+    found = {}
+    for kind in KINDS:
+        ordinary = float(np.median([getattr(candidate, kind) for candidate in candidates]))
+        found[kind] = min(ordinary, calibration[kind].typical) if kind in calibration else ordinary
+    return Thresholds(**found)
 
 
 def case(candidate: Candidate, limits: Thresholds) -> Case:

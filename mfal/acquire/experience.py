@@ -29,7 +29,7 @@ class Experience(Document):
     evidence: list[Evidence] = Field(default_factory=list)
     #: Of the control arm: force residuals (eV/Å) at the non-magnetic and the magnetic fidelity.
     pairs: list[tuple[Vectors, Vectors]] = Field(default_factory=list)
-    #: Worst force error (eV/Å) found on a frame and the core-hours it took, for frames chosen and for frames drawn.
+    #: Worst magnetic force error (eV/Å) found on a frame and the core-hours it took, for frames chosen and drawn.
     chosen: list[tuple[float, float]] = Field(default_factory=list)
     drawn: list[tuple[float, float]] = Field(default_factory=list)
     #: Of the committee that the round ends with, from all of the above and the hold-out.
@@ -70,7 +70,9 @@ def learn(
     calculations = known.calculations + [Calculation.of(label, frames[label.frame_id]) for label in labels]
     grown: dict[str, list] = {"evidence": list(known.evidence), "pairs": list(known.pairs)}
     chosen, drawn = list(known.chosen), list(known.drawn)
-    arms = {score.frame_id: score.arm for score in scores if score.arm in ("control", "committee")}
+    # Of what was chosen, also the frames that got a non-magnetic label alone: nothing is found on them, but they cost.
+    calculated = {label.frame_id for label in labels}
+    arms = {score.frame_id: score.arm for score in scores if score.frame_id in calculated}
     asked = [frames[i] for i in arms] if old else []
     for frame, prediction in zip(asked, predict(old, asked) if asked else [], strict=True):
         name = frame.frame_id
@@ -85,7 +87,7 @@ def learn(
     for name, prediction in zip(held, predict(new, [frames[i] for i in held]) if held else [], strict=True):
         _collect(now, name, prediction, [label for label in hold_out if label.frame_id == name])
     costs = CostModel.fit(calculations)
-    typical = [frames[i].structure for i in {label.frame_id for label in labels} | set(held)]
+    typical = [frames[i].structure for i in {label.frame_id for label in labels} | set(held) or frames]
     low, high = (np.mean([costs.per_label(fidelity, structure) for structure in typical]) for fidelity in FIDELITIES)
     return Experience(
         calculations=calculations,

@@ -17,6 +17,7 @@ both labels whatever it says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 
@@ -123,15 +124,12 @@ def route(
             gain = action.gain
             decision, reason = _wanted(c, found, limits, action, cheap)
         elif c.frame_id in near:
-            reason = f"{_why(c, found, limits)}, but the round has a near-duplicate of it"
+            reason = f"{_why(c, found, limits, cheap)}, but the round has a near-duplicate of it"
         elif c.frame_id in offered:
             gain = offered[c.frame_id].gain
-            reason = (
-                f"{_why(c, found, limits)}, but the round's calculations went to frames that promise more than"
-                f" {offered[c.frame_id].value:.3g} eV/Å per core-hour"
-            )
+            reason = f"{_why(c, found, limits, cheap)}, but {_outdone(offered[c.frame_id])}"
         else:
-            reason = _why(c, found, limits)
+            reason = _why(c, found, limits, cheap)
         scores.append(
             Score(
                 campaign=campaign,
@@ -170,9 +168,10 @@ def reconsider(
     actions = []
     for score in waiting.values():
         seen = candidates[score.frame_id]
-        sigma = seen.conditional if score.gets("nonmagnetic") else seen.magnetic
-        if sigma > (score.threshold_delta or 0.0):
-            actions.append(seen.action("magnetic", sigma))
+        if not score.gets("nonmagnetic"):
+            actions.append(seen.action("magnetic", seen.magnetic))
+        elif seen.conditional > score.thresholds["conditional"]:
+            actions.append(seen.action("magnetic", seen.conditional))
     left = _left(settings, taken)
     control = sum(s.arm is not None and s.gets("magnetic") for s in scores)
     batch = choose(
@@ -208,11 +207,11 @@ def reconsider(
         elif score.frame_id in offered:
             changes |= {
                 "decision": without,
-                "reason": f"{subject}, but the round's magnetic calculations went to frames that promise more than"
-                f" {offered[score.frame_id].value:.3g} eV/Å per core-hour",
+                "reason": f"{subject}, but {_outdone(offered[score.frame_id])}",
             }
         else:
-            changes |= {"decision": without, "reason": f"{subject}, below the threshold of {score.threshold_delta:.3f}"}
+            limit = score.thresholds["conditional"]
+            changes |= {"decision": without, "reason": f"{subject}, below the threshold of {limit:.3f}"}
         final.append(score.model_copy(update=changes))
     return final
 
@@ -220,34 +219,45 @@ def reconsider(
 def _first_action(c: Candidate, found: Case, limits: Thresholds, cheap: bool) -> Action | None:
     """What could be run for a frame now, with what it is expected to take off the error of the magnetic forces."""
     if not cheap:
-        return c.action("magnetic", c.magnetic) if c.magnetic > limits.delta else None
-    if found in ("nonmagnetic", "both"):
-        return c.action("nonmagnetic", max(c.magnetic - c.conditional, 0.0))
+        return c.action("magnetic", c.magnetic) if c.magnetic > limits.magnetic else None
+    gain = c.magnetic * c.explained
+    if found == "both":
+        # The first of two labels that will leave nothing: by its share of what they cost.
+        return c.action("nonmagnetic", max(gain, c.magnetic * c.core_hours["nonmagnetic"] / sum(c.core_hours.values())))
+    if found == "nonmagnetic":
+        return c.action("nonmagnetic", gain)
     return c.action("magnetic", c.magnetic) if found == "delta" else None
 
 
 def _wanted(c: Candidate, found: Case, limits: Thresholds, action: Action, cheap: bool) -> tuple[Decision, str]:
+    why = _why(c, found, limits, cheap)
     if not cheap:
-        return "magnetic", f"sigma_magnetic {c.magnetic:.3f} is above {limits.delta:.3f} eV/Å"
-    why = _why(c, found, limits)
+        return "magnetic", why
     decisions: dict[Case, Decision] = {"nonmagnetic": "nonmagnetic", "delta": "magnetic", "both": "both"}
     if found == "nonmagnetic":
         why += f": a non-magnetic label is enough, {action.value:.3g} eV/Å per core-hour"
     return decisions[found], why
 
 
-def _why(c: Candidate, found: Case, limits: Thresholds) -> str:
+def _why(c: Candidate, found: Case, limits: Thresholds, cheap: bool) -> str:
     """The frame's case in words."""
-    low = f"sigma_nonmagnetic {c.nonmagnetic:.3f} is {{}} {limits.nonmagnetic:.3f}"
-    delta = f"sigma_delta {c.delta:.3f} is {{}} {limits.delta:.3f} eV/Å"
-    words = [
-        text.format("above" if found in high else "below")
-        for text, high in (
-            (low, ("nonmagnetic", "both")),
-            (delta, ("delta", "both")),
-        )
-    ]
-    return " and ".join(words)
+    if not cheap:
+        side = "above" if c.magnetic > limits.magnetic else "not above"
+        return f"sigma_magnetic {c.magnetic:.3f} is {side} {limits.magnetic:.3f} eV/Å"
+    sides = ["above" if found in high else "not above" for high in (("nonmagnetic", "both"), ("delta", "both"))]
+    return (
+        f"sigma_nonmagnetic {c.nonmagnetic:.3f} is {sides[0]} {limits.nonmagnetic:.3f} and"
+        f" sigma_delta {c.delta:.3f} is {sides[1]} {limits.delta:.3f} eV/Å"
+    )
+
+
+def _outdone(action: Action) -> str:
+    if action.value <= 0:
+        return "a non-magnetic label is not expected to teach anything of its magnetic forces"
+    return (
+        f"the round's calculations went to frames that promise more than its {action.value:.3g} eV/Å per core-hour, or"
+        " are less like those taken"
+    )
 
 
 def _drawn(arm: str, reason: str) -> dict:
@@ -270,8 +280,7 @@ def _numbers(c: Candidate, limits: Thresholds) -> dict:
         "sigma_delta": c.delta,
         "sigma_magnetic": c.magnetic,
         "sigma_conditional": c.conditional,
-        "threshold_nonmagnetic": limits.nonmagnetic,
-        "threshold_delta": limits.delta,
+        "thresholds": asdict(limits),
         "core_hours": dict(c.core_hours),
     }
 

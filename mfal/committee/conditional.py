@@ -37,17 +37,19 @@ class Conditional:
     variance: np.ndarray  # [N] (eV/Å)2, what is left of their variance, components added up
 
 
-def variance_left(nonmagnetic: np.ndarray, magnetic: np.ndarray, *, scale: float = 1.0) -> np.ndarray:
+def variance_left(nonmagnetic: np.ndarray, magnetic: np.ndarray, *, scale: float | None = None) -> np.ndarray:
     """[N] (eV/Å)2: what a non-magnetic label is expected to leave, before it is known what it says.
 
     Args:
         nonmagnetic, magnetic: forces of all members, [K, N, 3] each.
-        scale: of the calibrated non-magnetic sigma. A committee known to be too sure of itself will be surprised.
+        scale: of the calibrated non-magnetic sigma. A committee known to be too sure of itself will be surprised. None
+            leaves surprises out: the regression alone.
 
     Raises:
         ValueError: fewer than two members, or arrays that do not pair.
     """
-    return _regression(nonmagnetic, magnetic)[1] * _surprise(len(nonmagnetic), 3 * scale**2)
+    left = _regression(nonmagnetic, magnetic)[1]
+    return left if scale is None else left * _surprise(len(nonmagnetic), 3 * scale**2)
 
 
 def condition(nonmagnetic: np.ndarray, magnetic: np.ndarray, label: np.ndarray) -> Conditional:

@@ -107,7 +107,6 @@ def render(
         rounds=rounds,
         last=last,
         numbers=headline(rounds),
-        magnetic_only=routing.magnetic_only(scored),
         calibration={
             words: Calibration.model_validate(last.calibration[kind])
             for kind, words in SIGMAS.items()
@@ -166,7 +165,7 @@ def _plots(
         Plot("cost", figures.core_hours(rounds), f"Stacked bars of core-hours by round and fidelity. {numbers}"),
         Plot(
             "uncertainty",
-            routing.uncertainty(scored, frames, rounds[-1].thresholds),
+            routing.uncertainty(scored, frames, rounds[-1].thresholds, cheap=rounds[-1].cheap),
             "Scatter of the two uncertainties of each frame of the round, non-magnetic against delta. Thresholds: "
             + ", ".join(f"{kind} {number(value)} eV/Å" for kind, value in rounds[-1].thresholds.items())
             + f". Decisions: {decided(rounds[-1].decisions)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
@@ -12,7 +12,8 @@ from mfal.frames import Frame, Score
 from mfal.report.style import blank
 from mfal.report.text import DECISIONS, escaped, formula, lines
 
-Thresholds = Mapping[Literal["nonmagnetic", "delta"], float]
+#: eV/Å; of the kinds of sigma, `nonmagnetic` and `delta` have an axis here.
+Thresholds = Mapping[str, float]
 
 
 class Route(NamedTuple):
@@ -57,20 +58,14 @@ class Span(NamedTuple):
         return 1.0 if self.line is None else (self.line - self.low) / (self.high - self.low)
 
 
-def magnetic_only(scores: Sequence[Score]) -> bool:
-    """Whether non-magnetic calculations were not worth having in the round, so that sigma_magnetic decided alone.
-
-    Otherwise no frame with an uncertain non-magnetic force gets a magnetic calculation without a non-magnetic one.
-    """
-    return any(s.decision == "magnetic" and s.case in ("nonmagnetic", "both") for s in scores)
-
-
 def route(score: Score) -> str:
     """What was decided about a frame, as a key of `ROUTES`."""
     return score.arm if score.arm in ("hold_out", "control") else score.decision
 
 
-def uncertainty(scores: Sequence[Score], frames: Mapping[str, Frame], thresholds: Thresholds) -> go.Figure | None:
+def uncertainty(
+    scores: Sequence[Score], frames: Mapping[str, Frame], thresholds: Thresholds, *, cheap: bool = True
+) -> go.Figure | None:
     """Where each scored frame of a round lies, and what was decided; None before there is a committee."""
     known = [
         (s, s.sigma_nonmagnetic, s.sigma_delta)
@@ -111,7 +106,7 @@ def uncertainty(scores: Sequence[Score], frames: Mapping[str, Frame], thresholds
         _thresholds(figure, x.line, y.line, thresholds)
         # A label at the end of a line leans inwards near a corner
         figure.layout.annotations[0].xanchor = "left" if x.below < 0.2 else "right" if x.below > 0.8 else "center"
-        if not magnetic_only(scores):
+        if cheap:
             _quadrants(figure, x, y, thresholds)
     return figure
 
