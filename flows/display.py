@@ -113,6 +113,8 @@ class Display:
         self.footer = moments_line(stores)
         if event.what == "finished":
             self.say(f"[bold]round {round}  done[/]; next: {escape(summary.next_step)}; report: {escape(str(path))}")
+            for learned in filter(None, (summary.saving, summary.probe)):
+                self.say(f"round {round}  {escape(learned)}")
 
     def _bar(self, name: str) -> TaskID:
         if name not in self._bars:
