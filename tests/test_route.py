@@ -107,9 +107,9 @@ def test_what_a_cheap_label_cannot_teach_is_not_asked_of_it():
     scores = first(frames, seed=next(s for s in range(99) if drawn_at(s) not in ("f0", "f1")))
     assert scores["f0"].decision == "skip"
     assert "not expected to teach anything of its magnetic forces" in scores["f0"].reason
-    # Where both are high it is the first of two labels, worth its share of what they cost.
+    # Where both are high it is the first of two labels.
     assert scores["f1"].decision == "both"
-    assert scores["f1"].gain == pytest.approx(frames[1].magnetic / 4)
+    assert scores["f1"].gain == frames[1].magnetic
 
 
 def drawn_at(seed, frames=None):
@@ -152,6 +152,13 @@ def test_budgets_in_core_hours_and_in_cheap_calculations():
     # The control arm costs 1 + 3 core-hours, a cheap label 1.
     tight = first(frames, core_hours_per_round=6.5)
     assert sum(s.gets("nonmagnetic") for s in tight.values()) == 3
+    # A frame that will want both labels has both set apart: 4 + 4 + 4 core-hours, not 4 + 8 cheap labels.
+    wanting = [seen(i, 0.5, 0.5) for i in IDS]
+    assert sum(s.gets("nonmagnetic") for s in first(wanting, core_hours_per_round=12.5).values()) == 3
+    # With core-hours to count, the control arm is a share of them, and one frame at least.
+    many = {"magnetic_per_round": 100, "control_share": 0.25}
+    assert len(of_arm(first(frames, core_hours_per_round=32, **many), "control")) == 2
+    assert len(of_arm(first(frames, core_hours_per_round=5, **many), "control")) == 1
 
 
 def test_wild_frames_are_set_aside_and_never_drawn():

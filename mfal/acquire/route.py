@@ -17,7 +17,7 @@ both labels whatever it says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -86,27 +86,31 @@ def route(
     usable = [c for c in candidates if c.frame_id not in wild]
     by_id = {c.frame_id: c for c in candidates}
     drawn = [str(i) for i in np.random.default_rng(list(seed)).permutation([c.frame_id for c in usable])]
-    share = int(np.floor(settings.control_share * settings.magnetic_per_round + 0.5))
-    control = drawn[: min(settings.magnetic_per_round, max(1, share))]
-    taken = _both_labels([by_id[i] for i in control])
-    offers = [c for c in usable if c.frame_id not in control]
+    control = _control([by_id[i] for i in drawn], settings)
+    drawn_ids = {c.frame_id for c in control}
+    taken = _both_labels(control)
     cases = {c.frame_id: case(c, limits) for c in candidates}
+    offers = [c for c in usable if c.frame_id not in drawn_ids]
     actions = [a for c in offers if (a := _first_action(c, cases[c.frame_id], limits, cheap))]
+    cheapest = settings.nonmagnetic_per_round
     batch = choose(
         actions,
         most={
-            "nonmagnetic": None
-            if settings.nonmagnetic_per_round is None
-            else settings.nonmagnetic_per_round - len(control),
+            "nonmagnetic": None if cheapest is None else cheapest - len(control),
             "magnetic": SHORTLIST * (settings.magnetic_per_round - len(control)),
         },
         tolerance=tolerance,
         core_hours=_left(settings, taken),
         taken=taken,
     )
-    chosen = {actions[i].frame_id: actions[i] for i in batch.chosen}
-    offered = {action.frame_id: action for action in actions}
+    # What is decided now is the non-magnetic labels, in competition with the magnetic ones: all of those may wait, as
+    # some of what is set apart for them here will turn out not to be needed.
     near = {actions[i].frame_id for i in batch.duplicates}
+    waiting = sorted(
+        (a for a in actions if a.fidelity == "magnetic" and a.frame_id not in near), key=lambda a: a.value, reverse=True
+    )[: SHORTLIST * settings.magnetic_per_round]
+    chosen = {a.frame_id: a for a in [*(actions[i] for i in batch.chosen), *waiting]}
+    offered = {action.frame_id: action for action in actions}
     scores = []
     for c in candidates:
         found = cases[c.frame_id]
@@ -116,7 +120,7 @@ def route(
         if c.frame_id in wild:
             decision = "wild"
             reason = f"set aside: sigma_magnetic {c.magnetic:.2f} is above {settings.wild:g} eV/Å (acquire.wild)"
-        elif c.frame_id in control:
+        elif c.frame_id in drawn_ids:
             arm, decision = "control", "both"
             reason = "control arm: drawn at random whatever the committee says; both labels"
         elif c.frame_id in chosen:
@@ -222,8 +226,8 @@ def _first_action(c: Candidate, found: Case, limits: Thresholds, cheap: bool) ->
         return c.action("magnetic", c.magnetic) if c.magnetic > limits.magnetic else None
     gain = c.magnetic * c.explained
     if found == "both":
-        # The first of two labels that will leave nothing: by its share of what they cost.
-        return c.action("nonmagnetic", max(gain, c.magnetic * c.core_hours["nonmagnetic"] / sum(c.core_hours.values())))
+        # The first of two labels that will leave nothing: what both cost is set apart.
+        return replace(c.action("nonmagnetic", c.magnetic), core_hours=sum(c.core_hours.values()))
     if found == "nonmagnetic":
         return c.action("nonmagnetic", gain)
     return c.action("magnetic", c.magnetic) if found == "delta" else None
@@ -258,6 +262,17 @@ def _outdone(action: Action) -> str:
         f"the round's calculations went to frames that promise more than its {action.value:.3g} eV/Å per core-hour, or"
         " are less like those taken"
     )
+
+
+def _control(drawn: Sequence[Candidate], settings: Acquire) -> list[Candidate]:
+    """As many of the frames, which are in a random order, as are the control arm's share of the counts and of the
+    core-hours; one at least."""
+    share = int(np.floor(settings.control_share * settings.magnetic_per_round + 0.5))
+    most = min(settings.magnetic_per_round, max(1, share))
+    if settings.core_hours_per_round is not None:
+        spent = np.cumsum([sum(c.core_hours.values()) for c in drawn[:most]])
+        most = max(1, int((spent <= settings.control_share * settings.core_hours_per_round).sum()))
+    return list(drawn[:most])
 
 
 def _drawn(arm: str, reason: str) -> dict:
