@@ -123,6 +123,7 @@ def test_loss_is_the_weighted_mean_of_what_is_labelled():
         forces=torch.tensor([0.5, 0.5, 9.0, 9.0])[:, None].expand(4, 3),
         stress=torch.stack([torch.zeros(3, 3), 3 * torch.ones(3, 3)]),
         magmoms=torch.tensor([1.0, 2.0, 0.3, 0.5]),
+        features=torch.zeros(4, 64),
     )
     settings = Training(
         weights=LossWeights(energy=2, forces=3, stress=5, magmoms=7),
@@ -147,6 +148,7 @@ def test_heads_share_a_batch_by_their_weights():
         forces=torch.ones(4, 3),
         stress=torch.zeros(2, 3, 3),
         magmoms=torch.zeros(4),
+        features=torch.zeros(4, 64),
     )
     heads = Heads(weights=torch.tensor([[1.0, 0.0], [0.5, 2.0]]), drawn=torch.tensor([0, 1]))
     weights = weight_table(Training(weights=LossWeights(energy=1, forces=1)), FIDELITIES)
