@@ -120,13 +120,18 @@ def play(rule: str, seed: int, data: Table, settings: Settings, fingerprint: str
     ledger = Ledger(table, limit=sum(table[name, fidelity].core_hours for name in start for fidelity in FIDELITIES))
     for name in start:
         ledger.buy(name, RULES[rule].fidelities)
+    scores = [
+        Score(campaign="benchmark", round=0, frame_id=name, arm="control", decision="both", reason="") for name in start
+    ]
+    unseeing = [MultiFidelityCHGNet.from_pretrained(settings.committee.pretrained, parts=settings.committee.parts)]
     models: list[MultiFidelityCHGNet] = []
+    cheap = True  # whether all that is bought is trained on
     experience = Experience()
     deviations: list[float] = []
     points: list[Point] = []
     for round in range(settings.rounds + 1):
-        scores: list[Score] = []
         before = len(ledger.bought) if round else 0
+        scores = scores if not round else []
         if round and pool:
             ledger.limit += settings.core_hours
             predictions = predict(models, [by_id[name] for name in pool])
@@ -147,14 +152,17 @@ def play(rule: str, seed: int, data: Table, settings: Settings, fingerprint: str
         new = ledger.bought[before:]
         pool = [name for name in pool if name not in {label.frame_id for label in new}]
         if new:  # otherwise there is nothing to learn from
+            learned = [label for label in ledger.bought if RULES[rule].trains_on(label, experience)]
+            anew = cheap and len(learned) < len(ledger.bought)
+            cheap = cheap and not anew
             trained = train_committee(
-                models or None,
-                examples(by_id.values(), ledger.bought),
+                None if anew else models or None,
+                examples(by_id.values(), learned),
                 settings.committee,
                 settings.training,
                 seed=SEEDS * seed + round,
             )
-            old, models = models, [member.model for member in trained]
+            old, models = models or unseeing, [member.model for member in trained]
             experience = learn(experience, by_id, new, scores, old=old, new=models, hold_out=[], reduce=REDUCE)
         error = errors(models, judged)["magnetic"].forces
         if error is None:

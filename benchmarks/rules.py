@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
+from typing import Literal
 
 import numpy as np
 
@@ -65,9 +67,14 @@ class Rule:
     select: Select
     #: Of the start set.
     fidelities: Sequence[Fidelity]
+    #: As the loop's.
+    nonmagnetic: Literal["auto", "always"] = "always"
+
+    def trains_on(self, label: Label, experience: Experience) -> bool:
+        return label.fidelity == "magnetic" or cheap_pays(Acquire(nonmagnetic=self.nonmagnetic), experience)
 
 
-def fidelity_aware(state: State, buy: Buy) -> list[Score]:
+def fidelity_aware(state: State, buy: Buy, *, nonmagnetic: Literal["auto", "always"] = "auto") -> list[Score]:
     """The loop's own: `flows.steps.score` and `decide`, with labels that are there at once."""
     known = state.experience
     costs = CostModel.fit(known.calculations)
@@ -88,7 +95,7 @@ def fidelity_aware(state: State, buy: Buy) -> list[Score]:
         campaign="benchmark",
         round=state.round,
         seed=[state.seed, state.round],
-        cheap=cheap_pays(settings, known),
+        cheap=cheap_pays(Acquire(nonmagnetic=nonmagnetic), known),
         tolerance=TOLERANCE,
     )
     bought: dict[str, list[Label]] = {}
@@ -172,7 +179,8 @@ def random_two(state: State, buy: Buy) -> list[Score]:
 
 
 RULES: dict[str, Rule] = {
-    "fidelity-aware": Rule(fidelity_aware, FIDELITIES),
+    "fidelity-aware": Rule(fidelity_aware, FIDELITIES, "auto"),
+    "fidelity-aware, always": Rule(partial(fidelity_aware, nonmagnetic="always"), FIDELITIES),
     "sigma-mag": Rule(sigma_magnetic, MAGNETIC),
     "dp-gen": Rule(dp_gen, MAGNETIC),
     "farthest-point": Rule(farthest_point, MAGNETIC),

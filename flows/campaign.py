@@ -139,7 +139,15 @@ def label_magnetic(
     )
     uuids = [label.uuid for label in now.labels]
     trained = pinned(
-        train(campaign, now.round, now.frames(), now.label_outputs(), now.hold_out, previous=now.committee_output()),
+        train(
+            campaign,
+            now.round,
+            now.frames(),
+            now.label_outputs(),
+            now.hold_out,
+            previous=now.committee_output(),
+            experience=now.experience(),
+        ),
         campaign.campaign,
         campaign.seed,
         now.round,
@@ -148,6 +156,8 @@ def label_magnetic(
         uuids,
         now.hold_out,
         now.committee,
+        now.evaluation,
+        campaign.acquire.nonmagnetic,
         kind="train",
         campaign=campaign.campaign,
         round=now.round,

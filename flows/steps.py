@@ -171,13 +171,20 @@ def train(
     labels: list[Label | None],
     hold_out: list[str],
     previous: TrainedCommittee | None,
+    experience: Experience | None,
 ) -> TrainedCommittee:
     """The committee retrained on all good labels so far but the hold-out's, from the last round's weights.
+
+    Where the experience says that non-magnetic labels do not pay, they are not trained on, either, and a committee that
+    was begins anew.
 
     Checkpoints and logs go to the campaign's folder `training/`; killed, the job goes on from there.
     """
     start = time.perf_counter()
     usable = _usable(labels, excluded=hold_out)
+    if not cheap_pays(campaign.acquire, experience):
+        usable = [label for label in usable if label.fidelity == "magnetic"]
+        previous = previous if previous and not previous.trained_on["nonmagnetic"] else None
     if not usable:
         raise ValueError("no good label to train on but the hold-out's: 'mfal status' lists the reasons")
     everything = _flat(frames)
@@ -260,7 +267,7 @@ def evaluate(
         {frame.frame_id: frame for frame in everything},
         this_round,
         scores,
-        old=old,
+        old=before,
         new=models,
         hold_out=held_labels,
         reduce=campaign.acquire.reduce,

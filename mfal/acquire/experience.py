@@ -14,7 +14,7 @@ from mfal.committee.calibrate import Calibration, Evidence, Kind, calibrate, evi
 from mfal.committee.decompose import Reduce, both
 from mfal.committee.predict import Prediction, predict
 from mfal.config import Acquire
-from mfal.frames import FIDELITIES, Document, Frame, Label, Score
+from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label, Score
 from mfal.model.delta import Model
 
 Vectors = list[list[float]]
@@ -27,7 +27,8 @@ class Experience(Document):
     calculations: list[Calculation] = Field(default_factory=list)
     #: Of the control arm; a frame speaks once, of the committee that it was new to.
     evidence: list[Evidence] = Field(default_factory=list)
-    #: Of the control arm: force residuals (eV/Å) at the non-magnetic and the magnetic fidelity.
+    #: Of the control arm and the hold-out, when they were new: force residuals (eV/Å) at the non-magnetic and the
+    #: magnetic fidelity.
     pairs: list[tuple[Vectors, Vectors]] = Field(default_factory=list)
     #: Worst magnetic force error (eV/Å) found on a frame and the core-hours it took, for frames chosen and drawn.
     chosen: list[tuple[float, float]] = Field(default_factory=list)
@@ -39,7 +40,7 @@ class Experience(Document):
 
 
 def cheap_pays(settings: Acquire, experience: Experience | None) -> bool:
-    """Whether the next round runs non-magnetic calculations beside those of the random frames."""
+    """Whether the next round runs non-magnetic calculations beside those of the random frames, and trains on them."""
     if settings.nonmagnetic != "auto":
         return settings.nonmagnetic == "always"
     return experience is None or experience.probe is None or experience.probe.worth is not False
@@ -62,30 +63,34 @@ def learn(
         frames: at least those of the labels, by frame id.
         labels: all that the round asked for, good or not.
         scores: the round's decisions.
-        old: the committee that decided the round and was not trained on its frames; empty in the first round.
+        old: the committee that was not trained on the round's frames: the one that decided it, or, in the first round,
+            the pretrained model, whose one member says nothing of sigmas, but has residuals.
         new: the committee that the round has trained.
         hold_out: its labels; no committee was ever trained on them.
     """
     known = before or Experience()
     calculations = known.calculations + [Calculation.of(label, frames[label.frame_id]) for label in labels]
-    grown: dict[str, list] = {"evidence": list(known.evidence), "pairs": list(known.pairs)}
+    proofs, pairs = list(known.evidence), list(known.pairs)
     chosen, drawn = list(known.chosen), list(known.drawn)
     # Of what was chosen, also the frames that got a non-magnetic label alone: nothing is found on them, but they cost.
     calculated = {label.frame_id for label in labels}
     arms = {score.frame_id: score.arm for score in scores if score.frame_id in calculated}
-    asked = [frames[i] for i in arms] if old else []
+    asked = [frames[i] for i in arms]
     for frame, prediction in zip(asked, predict(old, asked) if asked else [], strict=True):
-        name = frame.frame_id
+        name, arm = frame.frame_id, arms[frame.frame_id]
         own = [label for label in labels if label.frame_id == name]
+        if arm in ("control", "hold_out"):
+            pairs += _pair(prediction, own)
+        if len(prediction.energy) < 2:
+            continue
         cost = sum(label.core_hours + label.earlier_core_hours for label in own)
-        arm = drawn if arms[name] == "control" else chosen
-        arm.append((_worst_error(prediction, own), cost))
-        if arms[name] == "control":
-            _collect(grown, name, prediction, own)
+        (drawn if arm == "control" else chosen).append((_worst_error(prediction, own), cost))
+        if arm == "control":
+            proofs += _evidence(prediction, name, own)
     held = sorted({label.frame_id for label in hold_out})
-    now = {key: list(items) for key, items in grown.items()}
+    now = list(proofs)
     for name, prediction in zip(held, predict(new, [frames[i] for i in held]) if held else [], strict=True):
-        _collect(now, name, prediction, [label for label in hold_out if label.frame_id == name])
+        now += _evidence(prediction, name, [label for label in hold_out if label.frame_id == name])
     costs = CostModel.fit(calculations)
     typical = [frames[i].structure for i in {label.frame_id for label in labels} | set(held) or frames]
     low, high = (np.mean([costs.per_label(fidelity, structure) for structure in typical]) for fidelity in FIDELITIES)
@@ -93,21 +98,30 @@ def learn(
         calculations=calculations,
         chosen=chosen,
         drawn=drawn,
-        **grown,
-        calibration=calibrate(now["evidence"], reduce),
-        probe=probe([(np.array(a), np.array(b)) for a, b in now["pairs"]], float(high / low)),
+        evidence=proofs,
+        pairs=pairs,
+        calibration=calibrate(now, reduce),
+        probe=probe([(np.array(a), np.array(b)) for a, b in pairs], float(high / low)),
         saving=saving(chosen, drawn),
     )
 
 
-def _collect(into: dict[str, list], name: str, prediction: Prediction, labels: Sequence[Label]) -> None:
-    """Add what a random frame says to the evidence and, if it has both labels, to the pairs."""
-    forces = {label.fidelity: np.array(label.forces) for label in labels if label.good and label.forces is not None}
-    into["evidence"] += evidence(name, prediction, forces.get("nonmagnetic"), forces.get("magnetic"))
-    if len(forces) == len(FIDELITIES):
-        predicted = dict(zip(FIDELITIES, both(prediction, "forces"), strict=True))
-        residuals = [(forces[f] - predicted[f].mean(axis=0)).tolist() for f in FIDELITIES]
-        into["pairs"].append((residuals[0], residuals[1]))
+def _forces(labels: Sequence[Label]) -> dict[Fidelity, np.ndarray]:
+    return {label.fidelity: np.array(label.forces) for label in labels if label.good and label.forces is not None}
+
+
+def _evidence(prediction: Prediction, name: str, labels: Sequence[Label]) -> list[Evidence]:
+    forces = _forces(labels)
+    return evidence(name, prediction, forces.get("nonmagnetic"), forces.get("magnetic"))
+
+
+def _pair(prediction: Prediction, labels: Sequence[Label]) -> list[tuple[Vectors, Vectors]]:
+    """The residuals of a frame, if it has both labels."""
+    forces = _forces(labels)
+    if len(forces) < len(FIDELITIES):
+        return []
+    low, high = (forces[f] - p.mean(axis=0) for f, p in zip(FIDELITIES, both(prediction, "forces"), strict=True))
+    return [(low.tolist(), high.tolist())]
 
 
 def _worst_error(prediction: Prediction, labels: Sequence[Label]) -> float:
