@@ -249,7 +249,7 @@ def evaluate(
     held_labels = [label for label in present if label.good and label.frame_id in hold_out]
     held = examples(everything, held_labels)
     drawn = examples(everything, [label for label in this_round if label.good and label.frame_id in control])
-    trained = examples(everything, _usable(present, excluded=hold_out))
+    trained = [label for label in _usable(present, excluded=hold_out) if committee.trained_on[label.fidelity]]
     counts: dict[Fidelity, dict[Status, int]] = {f: dict(Counter(_statuses(this_round, f))) for f in FIDELITIES}
     core_hours: dict[Fidelity, float] = defaultdict(float)
     for label in this_round:
@@ -298,7 +298,7 @@ def evaluate(
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
         parity=[point | {"set": "hold_out"} for point in parity(models, held)]
-        + [point | {"set": "train"} for point in parity(models, trained)],
+        + [point | {"set": "train"} for point in parity(models, examples(everything, trained))],
         experience=grown,
     )
 

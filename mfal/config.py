@@ -69,7 +69,7 @@ def _existing_file(value: Any, info: ValidationInfo) -> Path:
     path = Path((info.context or {}).get("folder", ".")) / str(value)
     if not path.is_file():
         raise ValueError(f"there is no file {path}: paths are relative to the campaign file")
-    return path.absolute()
+    return path.resolve()
 
 
 def _whole(composition: dict[str, float]) -> dict[str, float]:
