@@ -16,6 +16,7 @@ from benchmarks.play import Play
 #: Okabe & Ito's colours, which colour-blind people tell apart, with a mark and a line of their own for each rule.
 STYLES: dict[str, tuple[str, str, str]] = {
     "fidelity-aware": ("#D55E00", "o", "-"),
+    "fidelity-aware, always": ("#D55E00", "P", ":"),
     "sigma-mag": ("#0072B2", "s", "-"),
     "dp-gen": ("#009E73", "^", "-"),
     "farthest-point": ("#CC79A7", "D", "-"),
@@ -41,7 +42,7 @@ def draw(path: Path, table: Table, title: str) -> None:
             axis.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylabel("magnetic force MAE on held-out frames, meV/Å")
         figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 

@@ -152,6 +152,8 @@ def play(rule: str, seed: int, data: Table, settings: Settings, fingerprint: str
         new = ledger.bought[before:]
         pool = [name for name in pool if name not in {label.frame_id for label in new}]
         if new:  # otherwise there is nothing to learn from
+            if not round:  # the pretrained model's verdict, before anything is trained
+                experience = learn(None, by_id, new, scores, old=unseeing, new=[], hold_out=[], reduce=REDUCE)
             learned = [label for label in ledger.bought if RULES[rule].trains_on(label, experience)]
             anew = cheap and len(learned) < len(ledger.bought)
             cheap = cheap and not anew
@@ -163,7 +165,9 @@ def play(rule: str, seed: int, data: Table, settings: Settings, fingerprint: str
                 seed=SEEDS * seed + round,
             )
             old, models = models or unseeing, [member.model for member in trained]
-            experience = learn(experience, by_id, new, scores, old=old, new=models, hold_out=[], reduce=REDUCE)
+            experience = learn(
+                experience if round else None, by_id, new, scores, old=old, new=models, hold_out=[], reduce=REDUCE
+            )
         error = errors(models, judged)["magnetic"].forces
         if error is None:
             raise ValueError("the test set has no magnetic forces")

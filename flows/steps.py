@@ -170,24 +170,39 @@ def train(
     frames: list[list[Frame]],
     labels: list[Label | None],
     hold_out: list[str],
+    scores: list[Score],
     previous: TrainedCommittee | None,
     experience: Experience | None,
 ) -> TrainedCommittee:
     """The committee retrained on all good labels so far but the hold-out's, from the last round's weights.
 
     Where the experience says that non-magnetic labels do not pay, they are not trained on, either, and a committee that
-    was begins anew.
+    was begins anew. In the first round the experience is that of the pretrained model with the random frames.
+
+    Args:
+        scores: the round's decisions.
 
     Checkpoints and logs go to the campaign's folder `training/`; killed, the job goes on from there.
     """
     start = time.perf_counter()
     usable = _usable(labels, excluded=hold_out)
+    everything = _flat(frames)
+    if experience is None:
+        experience = learn(
+            None,
+            {frame.frame_id: frame for frame in everything},
+            [label for label in labels if label is not None],
+            scores,
+            old=[_untrained(campaign)],
+            new=[],
+            hold_out=[],
+            reduce=campaign.acquire.reduce,
+        )
     if not cheap_pays(campaign.acquire, experience):
         usable = [label for label in usable if label.fidelity == "magnetic"]
         previous = previous if previous and not previous.trained_on["nonmagnetic"] else None
     if not usable:
         raise ValueError("no good label to train on but the hold-out's: 'mfal status' lists the reasons")
-    everything = _flat(frames)
     keys = sorted((label.frame_id, label.fingerprint, label.attempt) for label in usable)
     settings = [campaign.committee.model_dump(), campaign.training.model_dump(exclude={"device"}), campaign.seed]
     identity = _hash([keys, sorted(hold_out), settings, previous and previous.data_fingerprint])
@@ -301,6 +316,10 @@ def evaluate(
         + [point | {"set": "train"} for point in parity(models, examples(everything, trained))],
         experience=grown,
     )
+
+
+def _untrained(campaign: Campaign) -> MultiFidelityCHGNet:
+    return MultiFidelityCHGNet.from_pretrained(campaign.committee.pretrained, parts=campaign.committee.parts)
 
 
 def _hash(content: Any) -> str:
