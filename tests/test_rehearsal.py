@@ -215,3 +215,27 @@ def test_the_probe_may_stop_the_cheap_calculations():
         known = [Experience(probe=probe) for probe in (bad, good, unsure, None)]
         assert [cheap_pays(Acquire(nonmagnetic=mode), experience) for experience in known] == found
     assert cheap_pays(Acquire(), None)
+
+
+def test_cheap_labels_that_do_not_pay_are_neither_trained_on_nor_calculated(tmp_path, table, mfal):
+    """The surrogate's fidelities are two pretrained models whose errors hardly correlate."""
+    acquire = {"magnetic_per_round": 4, "control_share": 0.25, "hold_out": 3}
+    explore = small_campaign(tmp_path)["explore"] | {"frames": 8}
+    path = config(tmp_path, acquire=acquire, explore=explore, stop={"rounds": 2})
+    result = mfal("rehearse", path, "--data", table)
+    assert result.exit_code == 0, result.output
+    assert "so the loop goes on magnetic only" in " ".join(result.stdout.split())
+    stores = open_stores(tmp_path / "run-rehearsal")
+    first, second = stores.all_rounds("small-rehearsal")
+    scores = [score for score in stores.all_scores("small-rehearsal") if score.round == 1]
+    stores.close()
+    # Seven pairs were there before the first training
+    assert first.trained_on == {"nonmagnetic": 0, "magnetic": 4}
+    assert first.cheap
+    assert first.counts["nonmagnetic"] == {"ok": 8}
+    assert not second.cheap
+    assert second.counts["nonmagnetic"] == {"ok": 1}
+    assert second.trained_on["nonmagnetic"] == 0
+    assert {score.decision for score in scores} <= {"skip", "magnetic", "both"}
+    assert sum(score.decision == "magnetic" for score in scores) > 0
+    assert all("sigma_magnetic" in score.reason for score in scores if score.arm != "control")
