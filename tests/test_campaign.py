@@ -77,7 +77,7 @@ def test_a_round_says_what_it_decided_and_what_its_random_frames_taught(stores):
     assert first.decisions == {"both": 3, "nonmagnetic": 2}
     assert second.decisions == {"both": 2, "nonmagnetic": 3}
     assert first.thresholds == {}
-    assert second.thresholds == {"nonmagnetic": 0.0, "delta": 0.0}
+    assert second.thresholds == dict.fromkeys(("nonmagnetic", "delta", "magnetic", "conditional"), 0.0)
     # The hold-out's frame in round 0, as no committee chose before; then the control arm's, too
     assert [first.calibration["delta"]["frames"], second.calibration["delta"]["frames"]] == [1, 2]
     assert first.calibration.keys() == {"nonmagnetic", "delta", "magnetic", "conditional"}
@@ -140,7 +140,7 @@ def test_status_and_report(finished, mfal):
     assert "Next: stop, as all 2 rounds are done" in said
     assert "Decisions of round 1: 3 non-magnetic, 2 both" in said
     assert re.search(r"Calibration: sigma_nonmagnetic x [\d.]+, sigma_delta x [\d.]+, from 2 random frames", said)
-    assert "1 chosen and 1 random frames are too few" in said
+    assert "4 chosen and 1 random frames are too few" in said
     assert "2 random frames with good labels at both fidelities are too few" in said
     report = load(path).directory / "reports" / "round-1.html"
     assert str(report) in first.replace("\n", "")
