@@ -81,9 +81,9 @@ def test_a_round_says_what_it_decided_and_what_its_random_frames_taught(stores):
     # The hold-out's frame in round 0, as no committee chose before; then the control arm's, too
     assert [first.calibration["delta"]["frames"], second.calibration["delta"]["frames"]] == [1, 2]
     assert first.calibration.keys() == {"nonmagnetic", "delta", "magnetic", "conditional"}
-    assert "2 random frames" in second.probe
+    assert "4 random frames" in second.probe
     assert first.saving == ""
-    assert "1 chosen and 1 random frames" in second.saving
+    assert "4 chosen and 1 random frames" in second.saving
 
 
 def test_frames_are_new_in_every_round(stores):
@@ -141,7 +141,7 @@ def test_status_and_report(finished, mfal):
     assert "Decisions of round 1: 3 non-magnetic, 2 both" in said
     assert re.search(r"Calibration: sigma_nonmagnetic x [\d.]+, sigma_delta x [\d.]+, from 2 random frames", said)
     assert "4 chosen and 1 random frames are too few" in said
-    assert "2 random frames with good labels at both fidelities are too few" in said
+    assert "4 random frames with good labels at both fidelities are too few" in said
     report = load(path).directory / "reports" / "round-1.html"
     assert str(report) in first.replace("\n", "")
     written = report.read_text()
