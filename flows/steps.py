@@ -134,7 +134,8 @@ def decide(
     asked = [score.frame_id for score in scores if score.gets("nonmagnetic")]
     found = dict(zip(asked, labels, strict=True))
     unusable = {i: label.status if label else "lost" for i, label in found.items() if not (label and label.good)}
-    if asked and len(unusable) == len(asked):
+    # Later it may be a single one, and a campaign that has got so far goes on.
+    if committee is None and asked and len(unusable) == len(asked):
         raise ValueError(
             f"all {len(asked)} non-magnetic calculations came to nothing: 'mfal status' lists the reasons;"
             " mend the cause or raise engine.max_iterations or engine.timeout, or say --retry-failed"

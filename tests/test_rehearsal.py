@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
+from flows.steps import decide
 from mfal import dataset
 from mfal.acquire.experience import Experience, cheap_pays
 from mfal.acquire.probe import Probe
 from mfal.config import Acquire
 from mfal.config_file import load
-from mfal.frames import FIDELITIES, Frame, Label
+from mfal.frames import FIDELITIES, Frame, Label, Score, TrainedCommittee
 from mfal.model.multifidelity import pretrained, silence
 from stores.campaign import open_stores
 from tests.conftest import rock_salt, small_campaign, write_campaign
@@ -206,6 +207,17 @@ def test_what_cannot_be_rehearsed_is_refused(tmp_path, mfal):
     assert refused.exit_code == 2
     assert "has 2 frames with labels at both fidelities, fewer than" in refused.stderr
     assert "must both be above 0" in mfal("rehearse", path, "--data", few, "--core-hours", 0, 3).stderr
+
+
+def test_lost_cheap_calculations_end_a_campaign_in_its_first_round_only(tmp_path):
+    campaign = load(write_campaign(tmp_path))
+    score = Score(campaign="small", round=1, frame_id="a", decision="both", arm="control", reason="drawn")
+    committee = TrainedCommittee(campaign="small", round=0, members=[], data_fingerprint="")
+    (later,) = decide.original(campaign, 1, [], [score], [None], committee, None)
+    assert (later.decision, later.arm) == ("nonmagnetic", None)
+    assert "no good (lost)" in later.reason
+    with pytest.raises(ValueError, match="all 1 non-magnetic calculations came to nothing"):
+        decide.original(campaign, 0, [], [score], [None], None, None)
 
 
 def test_the_probe_may_stop_the_cheap_calculations():
