@@ -87,7 +87,7 @@ def test_compiled_predictions_are_those_of_each_model():
     for model in models:
         batch, _ = packed.batch(np.arange(4))
         expected, found = predict(model, batch), program(model, batch)
-        for one, other, tolerance in zip(found, expected, (1e-5, 1e-3, 5e-3, 1e-5), strict=True):
+        for one, other, tolerance in zip(found, expected, (1e-5, 1e-3, 5e-3, 1e-5, 1e-4), strict=True):
             assert torch.allclose(one, other, atol=tolerance)
     with pytest.raises(ValueError, match="take a new one"):
         program(MultiFidelityCHGNet.from_pretrained("0.3.0", parts="E"), packed.batch(np.arange(4))[0])
