@@ -180,15 +180,15 @@ def train(
     Where the experience says that non-magnetic labels do not pay, they are not trained on, either, and a committee that
     was begins anew. In the first round the experience is that of the pretrained model with the random frames.
 
+    Checkpoints and logs go to the campaign's folder `training/`; killed, the job goes on from there.
+
     Args:
         scores: the round's decisions.
-
-    Checkpoints and logs go to the campaign's folder `training/`; killed, the job goes on from there.
     """
     start = time.perf_counter()
     usable = _usable(labels, excluded=hold_out)
     everything = _flat(frames)
-    if experience is None:
+    if experience is None and campaign.acquire.nonmagnetic == "auto":
         experience = learn(
             None,
             {frame.frame_id: frame for frame in everything},
@@ -259,7 +259,7 @@ def evaluate(
     models, old = members_of(committee, campaign), members_of(previous, campaign)
     # Before the first training the committee is the pretrained model: its energies refer to another functional's
     # atoms, so only its forces, stress and moments tell something.
-    before = old or [MultiFidelityCHGNet.from_pretrained(campaign.committee.pretrained, parts=campaign.committee.parts)]
+    before = old or [_untrained(campaign)]
     everything = _flat(frames)
     control = {score.frame_id for score in scores if score.arm == "control"}
     held_labels = [label for label in present if label.good and label.frame_id in hold_out]

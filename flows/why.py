@@ -14,6 +14,7 @@ from rich.table import Table
 from flows.refuse import refuse, refusing
 from mfal.config_file import load
 from mfal.frames import FIDELITIES, WORDS, Decision, Frame, Label, Round, Score
+from mfal.report.text import sentence
 from stores.campaign import FILE, CampaignStores, open_stores
 
 DECISIONS: dict[Decision, str] = {
@@ -56,14 +57,16 @@ def why(
 
 def explain(stores: CampaignStores, campaign: str, frame_id: str) -> list[RenderableType]:
     """What there is to say about a frame."""
-    frame = stores.all_frames(campaign)[frame_id]
-    scores = [score for score in stores.all_scores(campaign) if score.frame_id == frame_id]
-    labels = [label for label in stores.all_labels() if label.frame_id == frame_id]
+    frame = stores.all_frames(campaign, frame_id=frame_id)[frame_id]
+    scores = stores.all_scores(campaign, frame_id=frame_id)
+    labels = stores.all_labels(frame_id=frame_id)
     rounds = {summary.round: summary for summary in stores.all_rounds(campaign)}
     parts: list[RenderableType] = [_title(frame, campaign)]
     for score in scores:
         arm = {"control": ", drawn at random", "hold_out": ", never trained on"}.get(score.arm or "", "")
-        parts.append(f"Round {score.round}: [bold]{DECISIONS[score.decision]}[/]{arm}. {escape(_sentence(score))}")
+        parts.append(
+            f"Round {score.round}: [bold]{DECISIONS[score.decision]}[/]{arm}. {escape(sentence(score.reason))}"
+        )
         if score.sigma_delta is not None:
             parts.append(_numbers(score, rounds.get(score.round - 1)))
     return [*parts, *(_label(label) for label in labels)]
@@ -79,10 +82,6 @@ def _title(frame: Frame, campaign: str) -> str:
     formula, atoms = frame.structure.composition.formula.replace(" ", ""), len(frame.structure)
     where = f"{frame.source} of {frame.parent}" if frame.source != "extxyz" else f"from {frame.parent}"
     return f"[bold]{frame.frame_id}[/]  {formula}, {atoms} atoms, {escape(where)}; campaign {escape(campaign)}"
-
-
-def _sentence(score: Score) -> str:
-    return score.reason[:1].upper() + score.reason[1:] + "."
 
 
 def _numbers(score: Score, before: Round | None) -> Table:

@@ -30,14 +30,15 @@ class CampaignStores:
     def all_rounds(self, campaign: str) -> list[Round]:
         return [_as(Round, doc) for doc in self.rounds.query({"campaign": campaign}, sort={"round": 1})]
 
-    def all_frames(self, campaign: str) -> dict[str, Frame]:
-        return {doc["frame_id"]: _as(Frame, doc) for doc in self.frames.query({"campaign": campaign})}
+    def all_frames(self, campaign: str, **criteria: Any) -> dict[str, Frame]:
+        return {doc["frame_id"]: _as(Frame, doc) for doc in self.frames.query({"campaign": campaign, **criteria})}
 
-    def all_labels(self) -> list[Label]:
-        return [_as(Label, doc) for doc in self.labels.query(sort={"finished_at": 1})]
+    def all_labels(self, **criteria: Any) -> list[Label]:
+        return [_as(Label, doc) for doc in self.labels.query(criteria, sort={"finished_at": 1})]
 
-    def all_scores(self, campaign: str) -> list[Score]:
-        return [_as(Score, doc) for doc in self.scores.query({"campaign": campaign}, sort={"round": 1})]
+    def all_scores(self, campaign: str, **criteria: Any) -> list[Score]:
+        found = self.scores.query({"campaign": campaign, **criteria}, sort={"round": 1})
+        return [_as(Score, doc) for doc in found]
 
     def parity(self, campaign: str, round: int) -> list[dict[str, Any]]:
         """True and predicted numbers of a round's evaluation, from the blob store."""

@@ -224,12 +224,11 @@ def _first_action(c: Candidate, found: Case, limits: Thresholds, cheap: bool) ->
     """What could be run for a frame now, with what it is expected to take off the error of the magnetic forces."""
     if not cheap:
         return c.action("magnetic", c.magnetic) if c.magnetic > limits.magnetic else None
-    gain = c.magnetic * c.explained
     if found == "both":
         # The first of two labels that will leave nothing: what both cost is set apart.
         return replace(c.action("nonmagnetic", c.magnetic), core_hours=sum(c.core_hours.values()))
     if found == "nonmagnetic":
-        return c.action("nonmagnetic", gain)
+        return c.action("nonmagnetic", c.magnetic * c.explained)
     return c.action("magnetic", c.magnetic) if found == "delta" else None
 
 
