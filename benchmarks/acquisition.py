@@ -22,8 +22,9 @@ from rich.table import Table as Printed
 from benchmarks import curves, picture, surrogate
 from benchmarks.play import TEST_SHARE, Play, Settings, play
 from benchmarks.rules import RULES, WINDOW
-from mfal.config import Committee, Table, Training
+from mfal.config import Committee, Training
 from mfal.dataset import read
+from mfal.dft.engines import Table
 from mfal.dft.table import digest, frames, look_up, problems
 from mfal.frames import Fidelity
 

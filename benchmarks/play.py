@@ -14,10 +14,12 @@ from mfal.acquire.experience import Experience, learn
 from mfal.committee.evaluate import errors
 from mfal.committee.members import train_committee
 from mfal.committee.predict import predict
-from mfal.config import Acquire, Committee, Section, Table, Training
+from mfal.config import Acquire, Committee, Training
+from mfal.dft.engines import Table
 from mfal.dft.table import Labels, frames, look_up
 from mfal.frames import FIDELITIES, Document, Fidelity, Label, Score
 from mfal.model.multifidelity import MultiFidelityCHGNet
+from mfal.section import Section
 from mfal.training.examples import examples
 
 #: Of the frames, never trained on.

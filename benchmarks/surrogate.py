@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from pymatgen.core import Structure
 
-from mfal.config import Surrogate
 from mfal.config_file import load
 from mfal.dataset import write
+from mfal.dft.engines import Surrogate
 from mfal.explore.orderings import orderings
 from mfal.explore.perturb import perturb
 from mfal.frames import FIDELITIES, Fidelity, Frame, Label

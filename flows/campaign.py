@@ -12,11 +12,15 @@ from __future__ import annotations
 from jobflow import Flow, Job, OutputReference, Response, job
 from pydantic import Field
 
+from flows.calculation import CalculationJob, LabelMaker
 from flows.jobs import CampaignJob, pinned
-from flows.label import CalculationJob, LabelMaker
 from flows.steps import Evaluation, decide, evaluate, explore_round, score, train
-from mfal.config import Campaign, Table
-from mfal.dft.fidelity import fingerprint, limits, settings
+from mfal.config import Campaign
+from mfal.dft.engines import Engine, Table
+from mfal.dft.fidelity import fingerprint, settings
+from mfal.dft.magnetism import Magnetism
+from mfal.dft.moments import initial_moments
+from mfal.dft.ordering import Host
 from mfal.frames import WORDS, Document, Fidelity, Frame, Score
 
 
@@ -99,18 +103,19 @@ def label_cheap(
 ) -> Response:
     """Non-magnetic labels for the frames that are to have one; then the second decision."""
     by_id = {frame.frame_id: frame for frame in frames}
+    where = campaign.campaign, progress.round
     labels = [
-        _label(campaign, progress, by_id[score.frame_id], "nonmagnetic")
+        label_job(campaign.engine, campaign.magnetism, by_id[score.frame_id], "nonmagnetic", *where)
         for score in scores
         if score.gets("nonmagnetic")
     ]
     now = _with(progress, labels)
-    where = OutputReference(progress.explorations[-1]).frames
+    explored = OutputReference(progress.explorations[-1]).frames
     decisions = pinned(
         decide(
             campaign,
             progress.round,
-            where,
+            explored,
             OutputReference(scored_by),
             [label.output for label in labels],
             now.committee_output(),
@@ -122,7 +127,7 @@ def label_cheap(
         campaign=campaign.campaign,
         round=progress.round,
     )
-    plan = _planner(label_magnetic(campaign, now, where, decisions.output, decisions.uuid), campaign, now)
+    plan = _planner(label_magnetic(campaign, now, explored, decisions.output, decisions.uuid), campaign, now)
     return Response(output=[label.uuid for label in labels], replace=Flow([*labels, decisions, plan]))
 
 
@@ -133,7 +138,20 @@ def label_magnetic(
     """Magnetic labels for the chosen frames of the round; then training and evaluation."""
     by_id = {frame.frame_id: frame for frame in frames}
     chosen = [decision for decision in decisions if decision.gets("magnetic")]
-    labels = [_label(campaign, progress, by_id[decision.frame_id], "magnetic") for decision in chosen]
+    hosts = {parent.name: parent.host(campaign.magnetism.moments) for parent in campaign.parents}
+    labels = [
+        label_job(
+            campaign.engine,
+            campaign.magnetism,
+            (frame := by_id[decision.frame_id]),
+            "magnetic",
+            campaign.campaign,
+            progress.round,
+            host=hosts.get(frame.parent),
+            predicted=decision.magmoms,
+        )
+        for decision in chosen
+    ]
     now = _with(progress, labels).model_copy(
         update={"hold_out": progress.hold_out + [d.frame_id for d in chosen if d.arm == "hold_out"]}
     )
@@ -219,21 +237,36 @@ def _planner(plan: Job, campaign: Campaign, progress: Progress) -> Job:
     )
 
 
-def _label(campaign: Campaign, progress: Progress, frame: Frame, fidelity: Fidelity) -> Job:
-    """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again."""
+def label_job(
+    engine: Engine,
+    magnetism: Magnetism,
+    frame: Frame,
+    fidelity: Fidelity,
+    campaign: str,
+    round: int,
+    *,
+    host: Host | None = None,
+    predicted: list[float] | None = None,
+) -> Job:
+    """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again.
+
+    Args:
+        host: of the frame's parent, for the signs of the initial moments.
+        predicted: |moment| of each site by the committee, for their sizes.
+    """
     name = f"{WORDS[fidelity]} {frame.structure.reduced_formula} {frame.frame_id}"
-    maker = LabelMaker(campaign.engine, campaign.magnetism, fidelity, name=name)
+    asked = initial_moments(frame, magnetism, host=host, predicted=predicted) if fidelity == "magnetic" else None
     return pinned(
-        maker.make(frame),
+        LabelMaker(engine, magnetism, fidelity, name=name).make(frame, asked),
         frame.frame_id,
-        fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)),
+        fingerprint(settings(engine, magnetism, fidelity)),
         kind="label",
-        campaign=campaign.campaign,
-        round=progress.round,
+        campaign=campaign,
+        round=round,
         cls=CalculationJob,
         fidelity=fidelity,
         frame_id=frame.frame_id,
-        limits=limits(campaign.engine),
+        limits=engine.limits(),
     )
 
 

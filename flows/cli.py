@@ -11,9 +11,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from flows.check import check
 from flows.evaluate import evaluate
 from flows.fold import fold
 from flows.forecast import forecast
+from flows.label import label
 from flows.play import play
 from flows.refuse import errors, refuse, refusing
 from flows.rehearse import rehearse
@@ -107,17 +109,19 @@ def export(
     stores = open_stores(campaign.directory)
     try:
         with refusing():
-            counts, others = write(stores, campaign, out)
+            counts, others, flagged = write(stores, campaign, out)
     finally:
         stores.close()
     found = ", ".join(f"{count} {WORDS[fidelity]}" for fidelity, count in counts.items())
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{escape(str(out))}: {found} labels")
+    if flagged:
+        console.print(f"Left out: {flagged} labels beyond the limits of sanity: ('mfal check' says which)")
     if others:
         console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
 
 
-for command in (why, rehearse, forecast, train, evaluate, fold, score):
+for command in (label, check, why, rehearse, forecast, train, evaluate, fold, score):
     app.command()(command)
 
 

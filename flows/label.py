@@ -1,99 +1,183 @@
-"""One calculation, one job, one label: a calculation that goes wrong is a label with a status.
-
-Only a failure of the calculation itself is: a full disk or a missing program says nothing about the frame, so it stays
-an error, and the next run tries again.
-"""
+"""`mfal label`: labels for structures that a person has, without a campaign."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from jobflow import JobStore, Maker, Response, job
-from maggma.stores import MemoryStore
-from monty.os import cd
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flows.engines import processes, static_maker
-from flows.jobs import CampaignJob, ResumableJob
-from mfal.config import Engine, Magnetism, Table
-from mfal.dft.gpaw import CalculationError
-from mfal.dft.label import blank, from_ase_task
-from mfal.dft.moments import initial_moments
-from mfal.dft.table import look_up
-from mfal.frames import Fidelity, Frame, Label
+from flows.refuse import errors, refuse, refusing
+from mfal.config_file import ConfigError, load
+from mfal.dft.magnetism import Magnetism
+from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label
+
+if TYPE_CHECKING:
+    from flows.jobs import Event
+    from mfal.dft.engines import Engine
+    from stores.campaign import CampaignStores
+
+#: Files that may hold many structures.
+TRAJECTORIES = (".extxyz", ".xyz")
 
 
-class CalculationJob(ResumableJob):
-    """The job of a label: a bad label is attempted again when the limits are not those that it came to nothing under.
+def label(
+    structures: Annotated[
+        list[Path],
+        typer.Argument(
+            help="CIF, POSCAR, pymatgen JSON, or extended XYZ with any number of images.", show_default=False
+        ),
+    ],
+    fidelity: Annotated[
+        Literal["both", "nonmagnetic", "magnetic"], typer.Option(help="Which calculations to run.")
+    ] = "both",
+    engine: Annotated[
+        Literal["gpaw", "vasp", "cp2k", "surrogate"], typer.Option(help="With its default settings.")
+    ] = "gpaw",
+    preset: Annotated[
+        Literal["fast", "production"] | None, typer.Option(help="Settings of GPAW; production by default.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Take engine and magnetism from this campaign file.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder for labels, calculations and the store.")] = Path("labels"),
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Attempt failed and unconverged calculations once more.")
+    ] = False,
+) -> None:
+    """Calculate labels of any structure files at one fidelity or both.
 
-    The bad label stays in the collection of labels; its cost is carried on.
+    Nothing that was calculated is calculated again, so the command can be interrupted and repeated at will, also with
+    more structures. The good labels are written to labels.extxyz; 'mfal check OUT' says what is wrong with the others.
     """
+    with refusing():
+        frames = [frame for path in structures for frame in read(path)]
+        section, magnetism = _settings(engine, preset, config, frames)
+    fidelities = [name for name in FIDELITIES if fidelity in ("both", name)]
+    # Imported late: torch and atomate2 take seconds that `--help` and a wrong file should not.
+    from jobflow import Flow
 
-    def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
-        found = store.query_one({"uuid": self.uuid, "index": self.index}, ["output", "metadata.limits"])
-        if found and found["output"]["status"] != "ok" and found["metadata"]["limits"] != self.metadata["limits"]:
-            bad = found["output"]
-            self.function_kwargs = {
-                "attempt": bad["attempt"] + 1,
-                "earlier_core_hours": bad["earlier_core_hours"] + bad["core_hours"],
-            }
-            return CampaignJob.run(self, store, job_dir)
-        return super().run(store, job_dir)
+    from flows.campaign import label_job
+    from flows.engines import engine as engine_of
+    from flows.local import AlreadyRunningError, run_flow
+
+    elements = {site.specie.symbol for frame in frames for site in frame.structure}
+    if problems := engine_of(section, magnetism).problems(elements):
+        refuse(*problems)
+    unique = {frame.frame_id: frame for frame in frames}
+    name = out.resolve().name
+    with refusing():
+        jobs = [label_job(section, magnetism, frame, f, name, 0) for frame in unique.values() for f in fidelities]
+    screen = _Screen({frame.frame_id: f"{frame.parent} {frame.source}".strip() for frame in unique.values()}, len(jobs))
+    try:
+        with screen.progress:
+            run_flow(
+                Flow(jobs, name=name),
+                out.resolve(),
+                screen.on_event,
+                retry_failed=retry_failed,
+                frames=list(unique.values()),
+                campaign=name,
+            )
+    except ConfigError as error:
+        refuse(*error.lines)
+    except AlreadyRunningError as error:
+        refuse(f"{out}: {error}: wait for it, or stop it")
+    except KeyboardInterrupt:
+        errors.print("Interrupted. The same command goes on from here.")
+        raise typer.Exit(130) from None
+    except Exception:
+        if not screen.failed:
+            raise
+        raise typer.Exit(1) from None  # the screen has said which job broke, and how
+    _finish(out, unique, screen)
 
 
-def forget_failures(store: JobStore) -> int:
-    """Let every failed or unconverged calculation be attempted once more; how many there are."""
-    criteria = {"metadata.kind": "label", "output.status": {"$in": ["failed", "unconverged"]}}
-    documents = list(store.query(criteria))
-    for document in documents:
-        document["metadata"]["limits"] = None
-    store.update(documents)
-    return len(documents)
+def read(path: Path) -> list[Frame]:
+    """The structures of a file, as frames in canonical order; the name of the file is their parent.
 
-
-@dataclass
-class LabelMaker(Maker):
-    """Runs an engine's static job in this process and turns what comes out into a label.
-
-    The calculation has a folder of its own below the current one, named by frame, fidelity and fingerprint: a rerun
-    comes back to it, and a person finds it.
+    Raises:
+        ValueError: it cannot be read, or a structure is disordered.
     """
+    from pymatgen.core import Structure
 
-    engine: Engine
-    magnetism: Magnetism
-    fidelity: Fidelity
-    name: str = "label"
+    from mfal.dataset import iter_frames
 
-    @job
-    def make(self, frame: Frame, attempt: int = 1, earlier_core_hours: float = 0.0) -> Label:
-        label = blank(frame, self.engine, self.magnetism, self.fidelity)
-        label = label.model_copy(update={"attempt": attempt, "earlier_core_hours": earlier_core_hours})
-        if isinstance(self.engine, Table):
-            found = look_up(self.engine, frame.frame_id, self.fidelity)
-            return found.model_copy(update={"fingerprint": label.fingerprint, "settings": label.settings})
-        folder = Path(f"{frame.frame_id}-{self.fidelity}-{label.fingerprint}").resolve()
-        folder.mkdir(exist_ok=True)
-        structure = frame.structure.copy()
-        if self.fidelity == "magnetic":
-            structure.add_site_property("magmom", initial_moments(structure, self.magnetism))
-        static = static_maker(self.engine, self.magnetism, self.fidelity).make(structure)
-        memory = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
-        memory.connect()
-        started = datetime.now(UTC)
-        try:
-            with cd(folder):
-                document = static.run(memory).output
-            seconds = document.output.elapsed_time
-            label = from_ase_task(label, document, frame, self.magnetism)
-        except CalculationError as error:
-            seconds = error.wall_seconds
-            label = label.model_copy(update={"status": error.status, "reason": str(error)})
-        return label.model_copy(
-            update={
-                "core_hours": seconds * processes(self.engine) / 3600,
-                "directory": str(folder),
-                "started_at": started.isoformat(timespec="seconds"),
-                "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
+    if path.suffix in TRAJECTORIES:
+        return [Frame.of(frame.structure, parent=path.name, source=frame.source) for frame in iter_frames(path)]
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file")
+    try:
+        structure = Structure.from_file(path)
+    except Exception as error:
+        raise ValueError(
+            f"{path}: is not a structure that pymatgen reads ({type(error).__name__}): give a CIF, a POSCAR, a pymatgen"
+            " JSON or extended XYZ"
+        ) from error
+    if not structure.is_ordered:
+        raise ValueError(f"{path}: has sites with several species: give one ordered structure")
+    return [Frame.of(structure, parent=path.name, source="")]
+
+
+def _settings(kind: str, preset: str | None, config: Path | None, frames: Sequence[Frame]) -> tuple[Engine, Magnetism]:
+    from pydantic import TypeAdapter
+
+    from mfal.dft.engines import Engine
+
+    if config is not None:
+        campaign = load(config)
+        return campaign.engine, campaign.magnetism
+    if preset and kind != "gpaw":
+        raise ValueError(f"--preset {preset}: is for --engine gpaw; give --config FILE for the settings of {kind}")
+    section = TypeAdapter(Engine).validate_python({"kind": kind} | ({"preset": preset} if preset else {}))
+    return section, Magnetism.of(site.specie.symbol for frame in frames for site in frame.structure)
+
+
+class _Screen:
+    """A line for each label, and a bar over all of them."""
+
+    def __init__(self, names: dict[str, str], total: int) -> None:
+        self.names, self.labels = names, dict[tuple[str, Fidelity], Label]()
+        self.console, self.failed = Console(highlight=False), False
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self.progress = Progress(*columns, console=self.console)
+        self.bar = self.progress.add_task("", total=total)
+
+    def on_event(self, event: Event, stores: CampaignStores) -> None:
+        metadata = event.job.metadata
+        name, fidelity = self.names[metadata["frame_id"]], metadata["fidelity"]
+        if event.what == "started":
+            self.progress.update(self.bar, description=escape(f"{name}, {WORDS[fidelity]}"))
+        if event.what == "failed":
+            self.failed = True
+            self.progress.print(f"[red]{escape(name)}, {WORDS[fidelity]}: {escape(event.error)}[/]")
+        if event.what in ("finished", "kept"):
+            label: Label = stores.output(event.job.uuid)
+            self.labels[label.frame_id, label.fidelity] = label
+            state = "[green]ok[/]" if label.good else f"[yellow]{label.status}[/]: {escape(label.reason)}"
+            attempts = f", attempt {label.attempt}" if label.attempt > 1 else ""
+            kept = ", kept" if event.what == "kept" else ""
+            self.progress.print(f"{escape(name)}, {WORDS[fidelity]}: {state}{attempts}{kept}", soft_wrap=True)
+            self.progress.advance(self.bar)
+
+
+def _finish(out: Path, frames: dict[str, Frame], screen: _Screen) -> None:
+    from mfal.dataset import write
+    from mfal.dft.sanity import Sanity, flagged
+
+    labels = flagged(frames, list(screen.labels.values()), Sanity())
+    good = [label for label in labels if label.good]
+    hours = sum(label.core_hours + label.earlier_core_hours for label in labels)
+    console = screen.console
+    if good:
+        write(out / "labels.extxyz", frames.values(), good)
+        console.print(f"{len(good)} good labels:  {escape(str(out / 'labels.extxyz'))}", soft_wrap=True)
+    if len(good) < len(labels):
+        console.print(f"{len(labels) - len(good)} not good: 'mfal check {escape(str(out))}' says why", soft_wrap=True)
+    console.print(f"{hours:.3f} core-hours")
+    if not good:
+        raise typer.Exit(1)

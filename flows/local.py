@@ -5,20 +5,22 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from jobflow import run_locally
+from jobflow import Flow, run_locally
 
+from flows.calculation import forget_failures
 from flows.campaign import campaign_flow
+from flows.engines import engine
 from flows.jobs import Event
 from flows.jobs import logger as job_logger
-from flows.label import forget_failures
-from mfal.config import Campaign, Gpaw, Table
+from mfal.config import Campaign
 from mfal.config_file import ConfigError
 from mfal.dft import table
-from mfal.dft.gpaw import problems
+from mfal.dft.engines import Table
+from mfal.frames import Frame
 from stores.builder import CampaignBuilder
 from stores.campaign import CampaignStores, open_stores
 
@@ -33,12 +35,12 @@ def check(campaign: Campaign) -> None:
     Raises:
         ConfigError: it cannot; nothing has been written.
     """
-    if isinstance(campaign.engine, Gpaw) and (found := problems(campaign.engine, campaign.elements())):
-        raise ConfigError(found)
     if isinstance(campaign.engine, Table):
-        needed = campaign.acquire.hold_out + campaign.acquire.magnetic_per_round
-        if missing := table.problems(campaign.engine, needed):
-            raise ConfigError(missing)
+        found = table.problems(campaign.engine, campaign.acquire.hold_out + campaign.acquire.magnetic_per_round)
+    else:
+        found = engine(campaign.engine, campaign.magnetism).problems(campaign.elements())
+    if found:
+        raise ConfigError(found)
 
 
 def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None], *, retry_failed: bool = False) -> None:
@@ -53,26 +55,44 @@ def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None], *
         AlreadyRunningError: another process is at it.
     """
     check(campaign)
-    folder = campaign.directory / "calculations"
+    run_flow(campaign_flow(campaign), campaign.directory, on_event, retry_failed=retry_failed)
+
+
+def run_flow(
+    flow: Flow,
+    directory: Path,
+    on_event: Callable[[Event, CampaignStores], None],
+    *,
+    retry_failed: bool = False,
+    frames: Sequence[Frame] = (),
+    campaign: str = "",
+) -> None:
+    """Run a flow of mfal's jobs in this process, with its stores and calculations in `directory`.
+
+    Args:
+        frames: those that no job of the flow puts out, of this `campaign`.
+
+    Raises:
+        ConfigError: the directory cannot be made, or holds a store that is not one of mfal.
+        AlreadyRunningError: another process is at it.
+    """
+    folder = directory / "calculations"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            [f"directory = {str(campaign.directory)!r}: cannot be made ({error}): give another"]
-        ) from error
-    with _alone(campaign.directory / "run.lock"):
+        raise ConfigError([f"directory = {str(directory)!r}: cannot be made ({error}): give another"]) from error
+    with _alone(directory / "run.lock"):
         try:
-            stores = open_stores(campaign.directory)
+            stores = open_stores(directory)
         except ValueError as error:
-            raise ConfigError([f"directory = {str(campaign.directory)!r}: {error}"]) from error
+            raise ConfigError([f"directory = {str(directory)!r}: {error}"]) from error
         try:
             if retry_failed:
                 forget_failures(stores.jobs)
+            stores.add_frames(campaign, frames)
             with _listening(lambda event: _tell(event, stores, on_event)):
                 # A calculation that goes wrong is a label, not an error; any other error ends the run where it happens.
-                run_locally(
-                    campaign_flow(campaign), store=stores.jobs, root_dir=folder, log=False, raise_immediately=True
-                )
+                run_locally(flow, store=stores.jobs, root_dir=folder, log=False, raise_immediately=True)
         finally:
             stores.close()
 

@@ -11,8 +11,9 @@ import yaml
 from flows.play import play
 from flows.refuse import refusing
 from mfal import atomic
-from mfal.config import Campaign, Table
+from mfal.config import Campaign
 from mfal.config_file import load
+from mfal.dft.engines import Table
 
 FILE = "rehearsal.yaml"
 

@@ -11,7 +11,8 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from mfal.config import MAGNETIC_ELEMENTS, Campaign
+from mfal.config import Campaign
+from mfal.dft.magnetism import MAGNETIC_ELEMENTS
 from mfal.frames import FIDELITIES, WORDS, Errors, Round
 from mfal.report.text import decided, sentence
 from stores.campaign import CampaignStores

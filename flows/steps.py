@@ -26,7 +26,9 @@ from mfal.acquire.stop import reason_to_stop
 from mfal.committee.evaluate import errors, parity
 from mfal.committee.members import train_committee
 from mfal.committee.predict import predict, predict_each
-from mfal.config import Campaign, Table
+from mfal.config import Campaign
+from mfal.dft.engines import Table
+from mfal.dft.sanity import flagged
 from mfal.explore.candidates import Exploration, explore
 from mfal.explore.pool import draw
 from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label, Member, Round, Score, Status, TrainedCommittee
@@ -132,8 +134,10 @@ def decide(
             calculation was lost.
     """
     asked = [score.frame_id for score in scores if score.gets("nonmagnetic")]
-    found = dict(zip(asked, labels, strict=True))
-    unusable = {i: label.status if label else "lost" for i, label in found.items() if not (label and label.good)}
+    found = dict(zip(asked, _judged(campaign, frames, labels), strict=True))
+    unusable = {
+        i: (label.flag or label.status) if label else "lost" for i, label in found.items() if not (label and label.good)
+    }
     # Later it may be a single one, and a campaign that has got so far goes on.
     if committee is None and asked and len(unusable) == len(asked):
         raise ValueError(
@@ -161,7 +165,15 @@ def decide(
         )
         for frame, prediction in zip(again, predictions, strict=True)
     }
-    return reconsider(scores, candidates, campaign.acquire, unusable=unusable, tolerance=campaign.explore.duplicate)
+    decided = reconsider(scores, candidates, campaign.acquire, unusable=unusable, tolerance=campaign.explore.duplicate)
+    moments = {
+        frame.frame_id: prediction.magmoms[:, FIDELITIES.index("magnetic")].mean(axis=0).round(3).tolist()
+        for frame, prediction in zip(again, predictions, strict=True)
+    }
+    return [
+        score.model_copy(update={"magmoms": moments.get(score.frame_id)}) if score.gets("magnetic") else score
+        for score in decided
+    ]
 
 
 @job(data="weights")
@@ -186,8 +198,9 @@ def train(
         scores: the round's decisions.
     """
     start = time.perf_counter()
-    usable = _usable(labels, excluded=hold_out)
     everything = _flat(frames)
+    labels = _judged(campaign, everything, labels)
+    usable = _usable(campaign, labels, excluded=hold_out)
     if experience is None and campaign.acquire.nonmagnetic == "auto":
         experience = learn(
             None,
@@ -209,7 +222,7 @@ def train(
     identity = _hash([keys, sorted(hold_out), settings, previous and previous.data_fingerprint])
     members = train_committee(
         members_of(previous, campaign) or None,
-        examples(everything, usable),
+        examples(everything, usable, other_states=campaign.magnetism.train_on_other_state),
         campaign.committee,
         campaign.training,
         seed=campaign.seed + round,
@@ -254,18 +267,20 @@ def evaluate(
         earlier: how many of them stand there from earlier rounds; the rest are the round's own.
         scores: the round's decisions.
     """
+    everything = _flat(frames)
+    labels = _judged(campaign, everything, labels)
     present = [label for label in labels if label is not None]
     this_round = [label for label in labels[earlier:] if label is not None]
     models, old = members_of(committee, campaign), members_of(previous, campaign)
     # Before the first training the committee is the pretrained model: its energies refer to another functional's
     # atoms, so only its forces, stress and moments tell something.
     before = old or [_untrained(campaign)]
-    everything = _flat(frames)
     control = {score.frame_id for score in scores if score.arm == "control"}
     held_labels = [label for label in present if label.good and label.frame_id in hold_out]
     held = examples(everything, held_labels)
     drawn = examples(everything, [label for label in this_round if label.good and label.frame_id in control])
-    trained = [label for label in _usable(present, excluded=hold_out) if committee.trained_on[label.fidelity]]
+    usable = _usable(campaign, present, excluded=hold_out)
+    trained = [label for label in usable if label.good and committee.trained_on[label.fidelity]]
     counts: dict[Fidelity, dict[Status, int]] = {f: dict(Counter(_statuses(this_round, f))) for f in FIDELITIES}
     core_hours: dict[Fidelity, float] = defaultdict(float)
     for label in this_round:
@@ -302,6 +317,7 @@ def evaluate(
                 "hold_out_before": errors(before, held),
                 "control_before": errors(before, drawn),
             },
+            flagged=[f"{label.frame_id} ({label.fidelity}): {label.flag}" for label in present if label.flag],
             trained_on=committee.trained_on,
             thresholds=limits,
             cheap=cheap_pays(campaign.acquire, experience),
@@ -331,8 +347,16 @@ def _flat(frames: Iterable[Iterable[Frame]]) -> list[Frame]:
     return [frame for group in frames for frame in group]
 
 
-def _usable(labels: Iterable[Label | None], *, excluded: Sequence[str]) -> list[Label]:
-    return [label for label in labels if label is not None and label.good and label.frame_id not in excluded]
+def _judged(campaign: Campaign, frames: Iterable[Frame], labels: Sequence[Label | None]) -> list[Label | None]:
+    """The labels with their flags, by the campaign's limits and by each other; a lost one stays None."""
+    present = [label for label in labels if label is not None]
+    judged = iter(flagged({frame.frame_id: frame for frame in frames}, present, campaign.sanity))
+    return [label and next(judged) for label in labels]
+
+
+def _usable(campaign: Campaign, labels: Iterable[Label | None], *, excluded: Sequence[str]) -> list[Label]:
+    others = campaign.magnetism.train_on_other_state
+    return [label for label in labels if label and label.trainable(others) and label.frame_id not in excluded]
 
 
 def _by_fidelity(labels: Iterable[Label]) -> dict[Fidelity, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,43 +18,20 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
-from pymatgen.core import Element, Structure
+from pymatgen.core import Structure
 
+from mfal.dft.engines import Engine
+from mfal.dft.magnetism import MAGNETIC_ELEMENTS, Magnetism
+from mfal.dft.ordering import Host
+from mfal.dft.sanity import Sanity
 from mfal.frames import Fidelity
-
-#: Fraction of a sublattice that is left empty.
-VACANCY = "vacancy"
-#: d elements that can carry a moment in an oxide or phosphate: the magnetic fidelity needs a U and a moment for each,
-#: given here as the values of the Materials Project (eV; U - J) and high spin (µB), to suggest in an error.
-MAGNETIC_ELEMENTS = {
-    "V": (3.25, 3.0),
-    "Cr": (3.7, 4.0),
-    "Mn": (3.9, 5.0),
-    "Fe": (5.3, 4.0),
-    "Co": (3.32, 3.0),
-    "Ni": (6.2, 2.0),
-    "Cu": (0.0, 1.0),
-}
-
-
-class Section(BaseModel):
-    """A part of the campaign file: unknown keys are refused, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _element(symbol: str) -> str:
-    if symbol != VACANCY and not Element.is_valid_symbol(symbol):
-        raise ValueError(f"{symbol!r} is not an element: write a symbol such as Mn, or '{VACANCY}'")
-    return symbol
+from mfal.section import VACANCY, Section, Symbol, existing
 
 
 def _read_structure(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str):
         return value
-    path = Path((info.context or {}).get("folder", ".")) / value
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: paths are relative to the campaign file")
+    path = existing(value, info)
     try:
         return Structure.from_file(path)
     except Exception as error:
@@ -65,20 +41,12 @@ def _read_structure(value: Any, info: ValidationInfo) -> Any:
         ) from error
 
 
-def _existing_file(value: Any, info: ValidationInfo) -> Path:
-    path = Path((info.context or {}).get("folder", ".")) / str(value)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: paths are relative to the campaign file")
-    return path.resolve()
-
-
 def _whole(composition: dict[str, float]) -> dict[str, float]:
     if any(fraction < 0 for fraction in composition.values()) or abs(sum(composition.values()) - 1) > 1e-6:
         raise ValueError(f"the fractions of {composition} must be at least 0 and add up to 1")
     return composition
 
 
-Symbol = Annotated[str, AfterValidator(_element)]
 Composition = Annotated[dict[Symbol, float], AfterValidator(_whole)]
 
 
@@ -135,6 +103,17 @@ class Parent(Section):
             if x and symbol != VACANCY
         }
 
+    def host(self, magnetic: Iterable[str]) -> Host:
+        """The supercell, and its sites that one of these elements can sit on."""
+        cell = self.structure.copy()
+        cell.make_supercell(self.supercell)
+        offered = {
+            s.element: {symbol for c in s.compositions for symbol, x in c.items() if x} for s in self.sublattices
+        }
+        magnetic = set(magnetic)
+        sites = [i for i, site in enumerate(cell) if magnetic & offered.get(site.specie.symbol, {site.specie.symbol})]
+        return Host(cell, sites)
+
 
 def _product(factors: tuple[int, ...]) -> int:
     product = 1
@@ -168,55 +147,6 @@ class Explore(Section):
     volume_per_atom: tuple[PositiveFloat, PositiveFloat] = (6.0, 25.0)
     #: Two frames whose normalised CHGNet crystal features differ by less are near-duplicates.
     duplicate: NonNegativeFloat = 0.005
-
-
-class Magnetism(Section):
-    """What the magnetic fidelity adds to the non-magnetic one."""
-
-    hubbard_u: dict[Symbol, NonNegativeFloat]  # eV, Dudarev's U - J on d
-    moments: dict[Symbol, PositiveFloat]  # µB, size of the initial moment
-    #: Sign of the initial moments over the magnetic sites.
-    ordering: Literal["ferromagnetic"] = "ferromagnetic"
-    #: A magnetic ion below this (µB) has collapsed, and its label is not used.
-    collapsed_below: NonNegativeFloat = 1.0
-
-
-class Gpaw(Section):
-    """GPAW in plane waves: open, real DFT in this process's machine."""
-
-    kind: Literal["gpaw"] = "gpaw"
-    functional: Literal["PBE"] = "PBE"
-    cutoff: PositiveFloat = 600.0  # eV; forces converge by 350, the stress needs 600 to be right within 2 GPa
-    kpoint_density: PositiveFloat = 3.0  # points per 1/Å, gamma-centred
-    smearing: PositiveFloat = 0.1  # eV, Fermi-Dirac
-    energy_convergence: PositiveFloat = 5e-4  # eV per valence electron
-    density_convergence: PositiveFloat = 1e-4  # electrons per valence electron
-    eigenstates_convergence: PositiveFloat = 1e-6  # eV2 per valence electron
-    max_iterations: PositiveInt = 150
-    processes: PositiveInt = 2  # MPI ranks of one calculation
-    timeout: PositiveFloat = 240.0  # minutes, then the label is `failed`
-
-
-class Surrogate(Section):
-    """Pretrained CHGNets in place of DFT: a campaign rehearsed in a minute. Its numbers are not DFT and never a label
-    of one: the fingerprint says so."""
-
-    kind: Literal["surrogate"] = "surrogate"
-    nonmagnetic: Literal["0.2.0", "0.3.0", "r2scan"] = "0.2.0"
-    magnetic: Literal["0.2.0", "0.3.0", "r2scan"] = "r2scan"
-
-
-class Table(Section):
-    """Labels of a finished data set in place of DFT: a campaign rehearsed, with the costs that were booked."""
-
-    kind: Literal["table"] = "table"
-    #: Extended XYZ with both labels on a frame, as `mfal export` writes it.
-    data: Annotated[Path, BeforeValidator(_existing_file)]
-    #: Core-hours of a calculation where the file has none.
-    core_hours: dict[Fidelity, PositiveFloat] = {}
-
-
-Engine = Annotated[Gpaw | Surrogate | Table, Field(discriminator="kind")]
 
 
 class Acquire(Section):
@@ -325,6 +255,7 @@ class Campaign(TrainingFile):
     explore: Explore = Explore()
     engine: Engine
     magnetism: Magnetism
+    sanity: Sanity = Sanity()
     acquire: Acquire = Acquire()
     committee: Committee = Committee()
     stop: Stop = Stop()

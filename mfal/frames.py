@@ -94,6 +94,14 @@ class Label(Document):
     core_hours: float = 0.0
     #: What earlier attempts at the same label cost.
     earlier_core_hours: float = 0.0
+    #: Those of the same job, bad ones all, each with its own cost.
+    earlier: list[Label] = []
+    #: µB, signed: the initial moments.
+    asked: list[float] | None = None
+    #: Name and version of the program.
+    code: str = ""
+    #: Why it is held back although it converged; said by whoever uses the label, from all of them (`mfal.dft.sanity`).
+    flag: str = ""
     #: Everything that makes labels comparable; `fingerprint` is its hash.
     settings: dict[str, Any] = {}
     directory: str = ""
@@ -102,7 +110,11 @@ class Label(Document):
 
     @property
     def good(self) -> bool:
-        return self.status == "ok"
+        return self.status == "ok" and not self.flag
+
+    def trainable(self, other_states: bool = False) -> bool:
+        """Whether a model may learn from it; with `other_states` also where it converged in another magnetic state."""
+        return self.good or (other_states and self.status == "other_state" and not self.flag)
 
 
 class Score(Document):
@@ -125,6 +137,8 @@ class Score(Document):
     case: Case | None = None
     arm: Arm | None = None
     decision: Decision
+    #: µB, size at each site as the committee predicts it: where a magnetic calculation starts.
+    magmoms: list[float] | None = None
     #: eV/Å that the last calculation decided on is expected to take off the frame's error.
     gain: float | None = None
     #: Expected core-hours of a good label at both fidelities, failures included.
@@ -160,6 +174,8 @@ class Round(Document):
     #: errors[set][fidelity]; `hold_out` after training; `hold_out_before` and `control_before` by the committee that
     #: the round began with, which had seen neither.
     errors: dict[Literal["hold_out", "hold_out_before", "control_before"], dict[Fidelity, Errors]] = {}
+    #: Labels that converged and were held back, a sentence each.
+    flagged: list[str] = []
     #: Labels in the training set, by fidelity.
     trained_on: dict[Fidelity, int] = {}
     #: eV/Å, that decided in this round what is uncertain; empty where nothing was scored.

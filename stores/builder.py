@@ -55,6 +55,9 @@ class CampaignBuilder(Builder):
                 documents = [whole | member for member in output["members"]]
             case "rounds":
                 documents = [output["round"]]
+            case "labels":
+                # each attempt is a document
+                documents = [*output["earlier"], output | {"earlier": []}]
             case _:
                 documents = output if isinstance(output, list) else [output]
         return collection, [trace | document for document in documents]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jobflow import JobStore
 from maggma.core import Store
-from monty.json import MontyDecoder
+from monty.json import MontyDecoder, jsanitize
 
 from mfal.frames import Document, Frame, Label, Round, Score
 from stores.sqlite import SQLiteStore
@@ -33,12 +34,22 @@ class CampaignStores:
     def all_frames(self, campaign: str, **criteria: Any) -> dict[str, Frame]:
         return {doc["frame_id"]: _as(Frame, doc) for doc in self.frames.query({"campaign": campaign, **criteria})}
 
+    def every_frame(self) -> dict[str, Frame]:
+        """Of all campaigns in the store."""
+        return {doc["frame_id"]: _as(Frame, doc) for doc in self.frames.query({})}
+
     def all_labels(self, **criteria: Any) -> list[Label]:
         return [_as(Label, doc) for doc in self.labels.query(criteria, sort={"finished_at": 1})]
 
     def all_scores(self, campaign: str, **criteria: Any) -> list[Score]:
         found = self.scores.query({"campaign": campaign, **criteria}, sort={"round": 1})
         return [_as(Score, doc) for doc in found]
+
+    def add_frames(self, campaign: str, frames: Iterable[Frame]) -> None:
+        """Frames that no job put out: those that a person gave."""
+        trace = {"campaign": campaign, "round": 0}
+        if documents := [trace | jsanitize(frame.model_dump(), strict=True) for frame in frames]:
+            self.frames.update(documents, key=["campaign", "frame_id"])
 
     def parity(self, campaign: str, round: int) -> list[dict[str, Any]]:
         """True and predicted numbers of a round's evaluation, from the blob store."""

@@ -16,12 +16,13 @@ from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
 from pymatgen.core import Lattice, Structure
 
-from flows.engines import SurrogateStaticMaker
-from flows.label import LabelMaker
-from mfal.config import Gpaw, Magnetism, Surrogate
+from flows.calculation import LabelMaker
+from flows.engines.surrogate import SurrogateStaticMaker
 from mfal.dft import gpaw
+from mfal.dft.engines import Gpaw, Surrogate
 from mfal.dft.fidelity import fingerprint, settings
-from mfal.dft.label import blank, from_ase_task
+from mfal.dft.label import blank, from_ase, judged
+from mfal.dft.magnetism import Magnetism
 from mfal.dft.moments import initial_moments, magnetic_state
 from mfal.frames import Frame
 
@@ -35,7 +36,9 @@ def frame_of(structure):
 
 def label_of(structure, fidelity, engine, folder):
     """The label of one real job, run by jobflow in `folder`."""
-    job = LabelMaker(engine, MAGNETISM, fidelity).make(frame_of(structure))
+    frame = frame_of(structure)
+    asked = initial_moments(frame, MAGNETISM) if fidelity == "magnetic" else None
+    job = LabelMaker(engine, MAGNETISM, fidelity).make(frame, asked)
     store = JobStore(MemoryStore())
     response = run_locally(job, store=store, root_dir=folder, log=False, raise_immediately=True)
     return response[job.uuid][1].output
@@ -69,7 +72,7 @@ def test_fingerprint_names_what_makes_labels_comparable():
 )
 def test_magnetic_state(found, status, word):
     structure = Structure(Lattice.cubic(4), ["Mn", "Fe", "O", "O"], np.eye(4)[:, :3] / 2)
-    asked = initial_moments(structure, MAGNETISM)
+    asked = initial_moments(frame_of(structure), MAGNETISM)
     assert asked == [5.0, 4.0, 0.0, 0.0]
     got, reason = magnetic_state(structure, asked, found, MAGNETISM)
     assert got == status
@@ -101,7 +104,8 @@ def energy(structure):
 def test_units_and_signs_against_finite_differences(surrogate_document):
     """atomate2's document is in kBar with VASP's sign; the label in GPa with dE/dstrain / V."""
     frame = rock_salt_frame()
-    label = from_ase_task(blank(frame, Surrogate(), MAGNETISM, "magnetic"), surrogate_document, frame, MAGNETISM)
+    result = from_ase(surrogate_document, "nonmagnetic", "CHGNet")
+    label = judged(blank(frame, Surrogate(), MAGNETISM, "nonmagnetic"), result, frame, MAGNETISM)
     assert label.good
     step, structure = 0.01, frame.structure
     strained = []
@@ -127,7 +131,8 @@ def test_a_document_without_finite_numbers_is_no_good_label(surrogate_document):
     for name, value in (("forces", None), ("energy", float("nan")), ("stress", None)):
         document = surrogate_document.model_copy(deep=True)
         setattr(document.output.ionic_steps[-1], name, value)
-        label = from_ase_task(blank(frame, Surrogate(), MAGNETISM, "nonmagnetic"), document, frame, MAGNETISM)
+        result = from_ase(document, "nonmagnetic", "CHGNet")
+        label = judged(blank(frame, Surrogate(), MAGNETISM, "nonmagnetic"), result, frame, MAGNETISM)
         assert label.status == "failed"
         assert name in label.reason
 
@@ -220,7 +225,7 @@ def test_a_calculation_that_outlives_its_parent_is_adopted(tmp_path):
     fake.write_text(FAKE_GPAW)
     script = (
         "import sys; sys.executable = sys.argv[1]\n"
-        "from mfal.config import Gpaw, Magnetism\n"
+        "from mfal.dft.engines import Gpaw\nfrom mfal.dft.magnetism import Magnetism\n"
         "from mfal.dft.gpaw import GpawProcess\n"
         "from ase import Atoms\n"
         "atoms = Atoms('MnO', positions=[(0, 0, 0), (2, 0, 0)], cell=[4, 4, 4], pbc=True)\n"

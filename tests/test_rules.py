@@ -17,8 +17,9 @@ from mfal.acquire.cost import Calculation
 from mfal.acquire.experience import Experience
 from mfal.committee.decompose import decompose
 from mfal.committee.predict import Prediction
-from mfal.config import Committee, Table, Training
+from mfal.config import Committee, Training
 from mfal.dataset import write
+from mfal.dft.engines import Table
 from mfal.frames import FIDELITIES, Frame, Label
 
 COUNT = 10

@@ -23,7 +23,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 from pymatgen.core import Structure
 
-from mfal.config import MAGNETIC_ELEMENTS
+from mfal.dft.magnetism import MAGNETIC_ELEMENTS
 from mfal.frames import FIDELITIES, Document, Fidelity, Frame, Label
 
 #: Atoms of a non-magnetic calculation that takes one core-hour before there is data; only ratios matter then.

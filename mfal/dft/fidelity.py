@@ -6,37 +6,24 @@ import hashlib
 import json
 from typing import Any
 
-from mfal.config import Engine, Gpaw, Magnetism, Table
-from mfal.dft.table import digest
+from mfal.dft.engines import Engine, Table
+from mfal.dft.magnetism import Magnetism
 from mfal.frames import Fidelity
-
-#: Settings of an engine that say how long a calculation may take, and so whether something comes out, but not what.
-LIMITS = {"timeout", "max_iterations"}
-#: Settings of an engine that say how a calculation runs, not what comes out.
-OPERATIONAL = LIMITS | {"processes"}
 
 
 def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[str, Any]:
-    """Code, functional, pseudopotentials, cutoff, k-points, spin, U and ordering policy of one fidelity."""
-    if isinstance(engine, Gpaw):
-        promised = engine.model_dump(exclude=OPERATIONAL) | {"setups": "gpaw-data PAW", "stress": "Pulay-corrected"}
-    elif isinstance(engine, Table):
-        return {"kind": engine.kind, "data": digest(engine), "fidelity": fidelity}
-    else:
-        promised = {"kind": engine.kind, "checkpoint": getattr(engine, fidelity)}
+    """Code, functional, pseudopotentials, cutoff, k-points, spin, U and ordering policy of one fidelity.
+
+    The size of the initial moments is not among them: it says where the search for the state begins that the policy and
+    the gate name.
+    """
+    promised = engine.promised(fidelity)
+    if isinstance(engine, Table):
+        return promised
     promised["spin"] = "collinear" if fidelity == "magnetic" else "restricted"
     if fidelity == "magnetic":
-        promised |= {
-            "hubbard_u": dict(sorted(magnetism.hubbard_u.items())),
-            "moments": dict(sorted(magnetism.moments.items())),
-            "ordering": magnetism.ordering,
-        }
+        promised |= {"hubbard_u": dict(sorted(magnetism.hubbard_u.items())), "ordering": magnetism.ordering}
     return promised
-
-
-def limits(engine: Engine) -> dict[str, Any]:
-    """What a calculation that came to nothing may have run into: with other limits it is worth another attempt."""
-    return engine.model_dump(include=LIMITS)
 
 
 def fingerprint(promised: dict[str, Any]) -> str:

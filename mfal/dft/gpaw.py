@@ -17,27 +17,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from mfal.config import Gpaw, Magnetism
+from mfal.dft.engines import Gpaw, GpawRetry
+from mfal.dft.label import CalculationError
+from mfal.dft.magnetism import Magnetism
 from mfal.frames import Fidelity
 
 JOB, RESULT, LAST_WORDS = "gpaw-job.json", "gpaw-result.json", "gpaw-error.txt"
 LOCK, LOG = "gpaw.lock", "gpaw.log"
-
-
-class CalculationError(RuntimeError):
-    """The calculation ran and gave no numbers: how it ended, why, and the seconds that it cost."""
-
-    def __init__(self, status: Literal["unconverged", "failed"], reason: str, wall_seconds: float) -> None:
-        super().__init__(reason)
-        self.status: Literal["unconverged", "failed"] = status
-        self.wall_seconds = wall_seconds
 
 
 class GpawProcess(Calculator):
@@ -52,9 +46,9 @@ class GpawProcess(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress", "magmoms"]
 
-    def __init__(self, engine: Gpaw, magnetism: Magnetism, fidelity: Fidelity) -> None:
+    def __init__(self, engine: Gpaw, magnetism: Magnetism, fidelity: Fidelity, retry: GpawRetry | None = None) -> None:
         super().__init__()
-        self.engine, self.magnetism, self.fidelity = engine, magnetism, fidelity
+        self.engine, self.magnetism, self.fidelity, self.retry = engine, magnetism, fidelity, retry
         self.wall_seconds = 0.0
 
     def calculate(
@@ -80,6 +74,7 @@ class GpawProcess(Calculator):
     def _job(self) -> dict[str, Any]:
         magnetic = self.fidelity == "magnetic"
         symbols = self.atoms.get_chemical_symbols()
+        retry = self.retry or GpawRetry(on=["failed"])
         u = {el: u for el, u in self.magnetism.hubbard_u.items() if magnetic and u and el in symbols}
         return {
             "symbols": symbols,
@@ -92,7 +87,9 @@ class GpawProcess(Calculator):
             "cutoff": self.engine.cutoff,
             "kpoint_density": self.engine.kpoint_density,
             "smearing": self.engine.smearing,
-            "max_iterations": self.engine.max_iterations,
+            "max_iterations": retry.max_iterations or self.engine.max_iterations,
+            "mixer": retry.mixer and retry.mixer.model_dump(),
+            "bands": retry.bands,
             "convergence": {
                 "energy": self.engine.energy_convergence,
                 "density": self.engine.density_convergence,
@@ -142,6 +139,11 @@ class GpawProcess(Calculator):
             words = Path(LAST_WORDS).read_text() if Path(LAST_WORDS).is_file() else "its log is gpaw.log"
             reason = f"GPAW stopped with exit code {process.returncode}: {words}"
             raise CalculationError("failed", reason, time.perf_counter() - start)
+
+
+def version() -> str:
+    """Name and version, without loading it."""
+    return f"GPAW {metadata.version('gpaw')}"
 
 
 def problems(engine: Gpaw, elements: Iterable[str]) -> list[str]:

@@ -48,6 +48,8 @@ def single_point(job_file: str, result_file: str) -> None:
         maxiter=job["max_iterations"],
         convergence=job["convergence"],
         txt="gpaw.txt",
+        **({"mixer": {"backend": "pulay", **job["mixer"]}} if job["mixer"] else {}),
+        **({"nbands": f"{100 * job['bands']:.0f}%"} if job["bands"] else {}),
     )
     start = time.perf_counter()
     result: dict[str, Any]

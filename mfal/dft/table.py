@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from mfal.config import Table
 from mfal.dataset import read
+from mfal.dft.engines import Table
 from mfal.frames import FIDELITIES, Fidelity, Frame, Label
 
 Labels = dict[tuple[str, Fidelity], Label]
@@ -54,11 +53,6 @@ def problems(engine: Table, needed: int) -> list[str]:
     return []
 
 
-def digest(engine: Table) -> str:
-    """Of the file's content: 12 hexadecimal digits."""
-    return _digest(engine.data, engine.data.stat().st_mtime_ns)
-
-
 def _content(engine: Table) -> tuple[list[Frame], Labels]:
     return _read(engine.data, engine.data.stat().st_mtime_ns)
 
@@ -68,8 +62,3 @@ def _content(engine: Table) -> tuple[list[Frame], Labels]:
 def _read(path: Path, _: int) -> tuple[list[Frame], Labels]:
     found, labels = read(path)
     return found, {(label.frame_id, label.fidelity): label for label in labels}
-
-
-@lru_cache(maxsize=2)
-def _digest(path: Path, _: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

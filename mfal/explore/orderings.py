@@ -9,7 +9,8 @@ from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from pymatgen.util.coord import coord_list_mapping_pbc
 
-from mfal.config import VACANCY, Parent
+from mfal.config import Parent
+from mfal.section import VACANCY
 
 #: Draws without a new ordering after which the space counts as exhausted.
 PATIENCE = 200

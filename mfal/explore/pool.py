@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from mfal.config import Table
 from mfal.dft import table
+from mfal.dft.engines import Table
 from mfal.explore.candidates import Exploration
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from mfal.config import MAGNETIC_ELEMENTS
+from mfal.dft.magnetism import MAGNETIC_ELEMENTS
+from mfal.dft.valence import MOMENTS
 from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label, Round
 from mfal.report.style import FIDELITY_COLOURS, blank, diagonal, rounds_axis
 from mfal.report.text import escaped
 
-#: |m| (µB) of the high-spin ion in an olivine with +U, about: what a good label is expected to show.
-EXPECTED_MOMENTS: dict[str, dict[str, float]] = {
-    "Mn": {"Mn²⁺": 4.6, "Mn³⁺": 3.8},
-    "Fe": {"Fe²⁺": 3.7, "Fe³⁺": 4.2},
+SUPERSCRIPTS = str.maketrans("1234", "¹²³⁴")
+#: |m| (µB) that a good label is expected to show, by ion.
+EXPECTED_MOMENTS = {
+    element: {f"{element}{valence}⁺".translate(SUPERSCRIPTS): size for valence, size in MOMENTS[element].items()}
+    for element in ("Mn", "Fe")
 }
 BAND = 0.12  # µB, half the width of a drawn band
 

@@ -37,23 +37,31 @@ class Example:
                 raise ValueError(f"{field} of {self.frame_id} ({self.fidelity}): is not finite")
 
 
-def examples(frames: Iterable[Frame], labels: Iterable[Label]) -> list[Example]:
+def examples(frames: Iterable[Frame], labels: Iterable[Label], *, other_states: bool = False) -> list[Example]:
     """The good labels, in their order; the labels of one frame share its graph.
 
     Args:
         frames: at least those of the good labels.
         labels: those that are not good are left out.
+        other_states: keep those that converged in another magnetic state than asked for.
 
     Raises:
-        ValueError: a label has a number that is not finite, a wrong shape, no number at all, or no frame. Nothing is
-            dropped or replaced in silence (chgnet's own dataset takes another item at random).
+        ValueError: a label has a number that is not finite, a wrong shape, no number at all, or no frame; or labels of
+            one fidelity are of different settings, which do not compare. Nothing is dropped or replaced in silence
+            (chgnet's own dataset takes another item at random).
     """
+    prints: dict[Fidelity, str] = {}
     by_id = {frame.frame_id: frame for frame in frames}
     graphs: dict[str, Graph] = {}
     result = []
     for label in labels:
-        if not label.good:
+        if not label.trainable(other_states):
             continue
+        if prints.setdefault(label.fidelity, label.fingerprint) != label.fingerprint:
+            raise ValueError(
+                f"label of {label.frame_id} ({label.fidelity}): is of other settings ({label.fingerprint!r}) than those"
+                f" before it ({prints[label.fidelity]!r}), which do not compare: keep the labels of one fingerprint"
+            )
         if label.frame_id not in by_id:
             raise ValueError(f"label of {label.frame_id} ({label.fidelity}): there is no such frame")
         if label.frame_id not in graphs:

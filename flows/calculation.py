@@ -1,0 +1,169 @@
+"""One frame at one fidelity, one job, one label: a calculation that goes wrong is a label with a status.
+
+Only a failure of the calculation itself is: a full disk or a missing program says nothing about the frame, so it stays
+an error, and the next run tries again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jobflow import JobStore, Maker, Response, job
+from monty.json import MontyDecoder
+from monty.os import cd
+
+from flows.engines import engine
+from flows.jobs import CampaignJob, ResumableJob
+from mfal import atomic
+from mfal.dft.engines import Engine, Retry, Table
+from mfal.dft.label import CalculationError, blank, judged
+from mfal.dft.magnetism import Magnetism
+from mfal.dft.table import look_up
+from mfal.frames import Fidelity, Frame, Label
+
+#: In a calculation's folder: the label of the attempt that was made there.
+MEMORY = "label.json"
+
+
+class CalculationJob(ResumableJob):
+    """The job of a label: a bad label is attempted again when the limits are not those that it came to nothing under.
+
+    The bad label stays in the collection of labels; its cost is carried on.
+    """
+
+    def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
+        found = store.query_one({"uuid": self.uuid, "index": self.index}, ["output", "metadata.limits"])
+        if found and found["output"]["status"] != "ok" and found["metadata"]["limits"] != self.metadata["limits"]:
+            self.function_kwargs["bad"] = MontyDecoder().process_decoded(found["output"])
+            self.function_kwargs["again"] = found["metadata"]["limits"] is None
+            return CampaignJob.run(self, store, job_dir)
+        return super().run(store, job_dir)
+
+
+def forget_failures(store: JobStore) -> int:
+    """Let every failed or unconverged calculation be attempted once more; how many there are."""
+    criteria = {"metadata.kind": "label", "output.status": {"$in": ["failed", "unconverged"]}}
+    documents = list(store.query(criteria))
+    for document in documents:
+        document["metadata"]["limits"] = None
+    store.update(documents)
+    return len(documents)
+
+
+@dataclass
+class LabelMaker(Maker):
+    """Runs an engine's static job in this process and turns what comes out into a label; where it is bad, goes up the
+    engine's retry ladder.
+
+    Each attempt has a folder of its own below the current one, named by frame, fidelity, fingerprint and rung. What
+    came of it is remembered there, so that a rerun of the job repeats no attempt that ended.
+    """
+
+    engine: Engine
+    magnetism: Magnetism
+    fidelity: Fidelity
+    name: str = "label"
+
+    @job
+    def make(
+        self, frame: Frame, asked: list[float] | None = None, bad: Label | None = None, again: bool = False
+    ) -> Label:
+        """The label of a frame.
+
+        Args:
+            asked: µB, the initial moments; None at the non-magnetic fidelity.
+            bad: what an earlier job came to, under other limits; its attempts are not made again.
+            again: make them again all the same.
+        """
+        label = blank(frame, self.engine, self.magnetism, self.fidelity)
+        if isinstance(self.engine, Table):
+            found = look_up(self.engine, frame.frame_id, self.fidelity)
+            return found.model_copy(update={"fingerprint": label.fingerprint, "settings": label.settings})
+        first = bad.attempt + 1 if bad else 1
+        made: list[Label] = []
+        status = None
+        for rung in (None, *self.engine.ladder):
+            if rung and status not in rung.on:
+                continue
+            attempt = label.model_copy(update={"attempt": first + len(made), "asked": _scaled(asked, rung)})
+            folder, limits = self._folder(attempt, rung), self._limits(rung)
+            known = _remembered(folder, limits, first=first if again else 1)
+            if known is None:
+                known = self._attempted(attempt, frame, rung, folder)
+                _remember(folder, limits, known)
+            status = known.status
+            # One that an earlier job made and booked only says which rung is next.
+            if known.attempt >= first:
+                made.append(known.model_copy(update={"attempt": first + len(made)}))
+        if not made and bad:
+            return bad
+        before = bad.earlier_core_hours + bad.core_hours if bad else 0.0
+        return made[-1].model_copy(
+            update={
+                "earlier": made[:-1],
+                "earlier_core_hours": before + sum(attempt.core_hours for attempt in made[:-1]),
+            }
+        )
+
+    def _attempted(self, label: Label, frame: Frame, rung: Retry | None, folder: Path) -> Label:
+        folder.mkdir(exist_ok=True)
+        structure = frame.structure.copy()
+        if label.asked is not None:
+            structure.add_site_property("magmom", label.asked)
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            with cd(folder):
+                result = engine(self.engine, self.magnetism).calculate(structure, self.fidelity, rung)
+            seconds = result.wall_seconds
+            label = judged(label, result, frame, self.magnetism)
+        except CalculationError as error:
+            seconds = error.wall_seconds
+            label = label.model_copy(update={"status": error.status, "reason": str(error)})
+        if seconds is None:
+            seconds = time.perf_counter() - clock
+        return label.model_copy(
+            update={
+                "core_hours": seconds * self.engine.cores / 3600,
+                "directory": str(folder),
+                "started_at": started.isoformat(timespec="seconds"),
+                "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+
+    def _folder(self, label: Label, rung: Retry | None) -> Path:
+        suffix = f"-{_hash(rung.model_dump(mode='json'))}" if rung else ""
+        return Path(f"{label.frame_id}-{label.fidelity}-{label.fingerprint}{suffix}").resolve()
+
+    def _limits(self, rung: Retry | None) -> dict[str, Any]:
+        """What the attempt's outcome depends on beside frame, fingerprint and initial moments."""
+        limits = self.engine.limits()
+        limits.pop("retries", None)
+        return limits | {"rung": rung and rung.model_dump(mode="json")}
+
+
+def _remember(folder: Path, limits: dict[str, Any], label: Label) -> None:
+    content = {"limits": limits, "label": label.model_dump(mode="json")}
+    atomic.replace(folder / MEMORY, json.dumps(content).encode())
+
+
+def _remembered(folder: Path, limits: dict[str, Any], *, first: int) -> Label | None:
+    """The label of an attempt that ended in this folder under these limits; not of one before the `first`."""
+    if not (folder / MEMORY).is_file():
+        return None
+    content = json.loads((folder / MEMORY).read_text())
+    label = Label.model_validate(content["label"])
+    return label if content["limits"] == limits and label.attempt >= first else None
+
+
+def _scaled(asked: list[float] | None, rung: Retry | None) -> list[float] | None:
+    return [moment * rung.moments for moment in asked] if asked is not None and rung else asked
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:6]

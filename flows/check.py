@@ -1,0 +1,126 @@
+"""`mfal check`: the status of every label, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.refuse import refuse, refusing
+from mfal.config import Campaign
+from mfal.config_file import load
+from mfal.dft.magnetism import Magnetism
+from mfal.dft.moments import magnetic_state
+from mfal.dft.sanity import Sanity, flagged
+from mfal.frames import FIDELITIES, WORDS, Frame, Label
+from stores.campaign import FILE, open_stores
+
+
+def check(
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LABELS",
+            help="A folder of 'mfal label' or of a campaign, a campaign file, or extended XYZ.",
+            show_default=False,
+        ),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Judge by the limits of this campaign file: magnetism and sanity.", show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List the good labels, too.")] = False,
+) -> None:
+    """Print which labels are not good, and why: status, magnetic state, limits of sanity.
+
+    Labels in a file have no status: their moments are judged by size and valence, and not by sign. Exit code 1 says
+    that there is one that is not good.
+    """
+    with refusing():
+        campaign = load(config) if config else None
+        frames, found, campaign = _read(labels, campaign)
+        found = flagged(frames, found, campaign.sanity if campaign else Sanity())
+    console = Console(highlight=False)
+    shown = found if every else [label for label in found if not label.good]
+    if shown:
+        console.print(_table(shown, frames))
+    for line in _counts(found):
+        console.print(line, soft_wrap=True)
+    if any(not label.good for label in _latest(found)):
+        raise typer.Exit(1)
+
+
+def _read(path: Path, campaign: Campaign | None) -> tuple[dict[str, Frame], list[Label], Campaign | None]:
+    if path.suffix in (".yaml", ".yml"):
+        campaign = load(path)
+        path = campaign.directory
+    if path.is_dir() and (path / FILE).is_file():
+        stores = open_stores(path)
+        try:
+            return stores.every_frame(), stores.all_labels(), campaign
+        finally:
+            stores.close()
+    if not path.is_file():
+        refuse(f"{path}: is no extended XYZ, no campaign file, and no folder with a {FILE}: 'mfal label' makes one")
+    from mfal.dataset import read
+
+    listed, labels = read(path)
+    frames = {frame.frame_id: frame for frame in listed}
+    elements = {site.specie.symbol for frame in listed for site in frame.structure}
+    magnetism = campaign.magnetism if campaign else Magnetism.of(elements)
+    return frames, [_gated(label, frames[label.frame_id], magnetism) for label in labels], campaign
+
+
+def _gated(label: Label, frame: Frame, magnetism: Magnetism) -> Label:
+    if label.fidelity != "magnetic":
+        return label
+    if label.magmoms is None:
+        return label.model_copy(update={"flag": "has no moments, so its magnetic state cannot be told"})
+    status, reason = magnetic_state(frame.structure, None, label.magmoms, magnetism)
+    return label.model_copy(update={"status": status, "reason": reason})
+
+
+def _latest(labels: Sequence[Label]) -> list[Label]:
+    """The last attempt at each label."""
+    last = {(label.frame_id, label.fingerprint): label for label in sorted(labels, key=lambda label: label.attempt)}
+    return list(last.values())
+
+
+def _table(labels: Sequence[Label], frames: dict[str, Frame]) -> Table:
+    table = Table("frame", "formula", "fidelity", "status", "why", "attempt", "core-h", box=SIMPLE_HEAD)
+    table.columns[4].overflow = "fold"
+    for label in labels:
+        frame = frames.get(label.frame_id)
+        table.add_row(
+            escape(label.frame_id),
+            frame.structure.reduced_formula if frame else "?",
+            WORDS[label.fidelity],
+            "[green]ok[/]" if label.good else f"[yellow]{'flagged' if label.flag else label.status}[/]",
+            escape(label.flag or label.reason),
+            str(label.attempt),
+            f"{label.core_hours:.3f}" if label.core_hours else "",
+        )
+    return table
+
+
+def _counts(labels: Sequence[Label]) -> list[str]:
+    lines = []
+    for fidelity in FIDELITIES:
+        for fingerprint in sorted({label.fingerprint for label in labels if label.fidelity == fidelity}):
+            same = [label for label in labels if (label.fidelity, label.fingerprint) == (fidelity, fingerprint)]
+            counts = Counter("flagged" if label.flag else label.status for label in same)
+            hours = sum(label.core_hours for label in same)
+            settings = f" (settings {escape(fingerprint)})" if fingerprint else ""
+            words = ", ".join(f"{count} {status}" for status, count in counts.items())
+            lines.append(f"{WORDS[fidelity]}{settings}: {words}; {hours:.3f} core-hours")
+    for fidelity in FIDELITIES:
+        if sum(line.startswith(f"{WORDS[fidelity]} ") for line in lines) > 1:
+            lines.append(f"The {WORDS[fidelity]} labels are of different settings, and are never trained on together.")
+    return lines
