@@ -10,7 +10,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from mfal.config import Campaign, Section, TrainingFile
+from mfal.config import Campaign, TrainingFile
+from mfal.dft.engines import KINDS
+from mfal.section import Section
 
 T = TypeVar("T", bound=Section)
 
@@ -64,7 +66,7 @@ def _checked(model: type[T], path: Path, tree: dict[str, Any]) -> T:
 def _sentence(model: type[Section], detail: ErrorDetails) -> str:
     """One validation error as `field = value: what is wrong: the mend`."""
     # Pydantic puts the tag of a union and a mark for keys into the location; a person does not write them.
-    location = [str(part) for part in detail["loc"] if part not in ("gpaw", "surrogate", "table", "[key]")]
+    location = [str(part) for part in detail["loc"] if part not in (*KINDS, "[key]")]
     field = ".".join(location) or "the file"
     match detail["type"]:
         case "extra_forbidden":

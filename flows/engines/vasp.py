@@ -149,18 +149,15 @@ class VaspEngine(Engine[Vasp]):
                 raise RuntimeError(f"VASP was not started in {folder}: {why}") from error
             return None
         if last.get("end") == "broken promise":
-            return CalculationError(
-                "failed", f"custodian's correction changed what is calculated: {last['why']}", spent
-            )
+            return CalculationError("failed", f"custodian changed what is calculated: {last['why']}", spent)
         if last.get("end") == "timeout":
-            return CalculationError(
-                "failed", f"ran longer than engine.timeout = {self.section.timeout:g} minutes", spent
-            )
+            limit = f"engine.timeout = {self.section.timeout:g} minutes"
+            return CalculationError("failed", f"VASP ran longer than {limit}", spent)
         if isinstance(error, OSError):
             return None
         if _unconverged(folder):
             return CalculationError(
-                "unconverged", f"no self-consistency, custodian's corrections included: {_words(error)}", spent
+                "unconverged", f"no self-consistency with custodian's corrections: {_words(error)}", spent
             )
         code = f"exit code {last['code']}" if last.get("code") else "its output cannot be used"
         return CalculationError("failed", f"VASP stopped with {code}: {_words(error)}", spent)

@@ -219,6 +219,9 @@ class Cp2k(EngineSection):
     max_iterations: PositiveInt = 150
     retries: list[Cp2kRetry] = []
 
+    def promised(self, fidelity: Fidelity) -> dict[str, Any]:
+        return super().promised(fidelity) | {"potentials": "GTH", "xc_grid": "finer", "moments": "Hirshfeld"}
+
 
 class Surrogate(EngineSection):
     """Pretrained CHGNets in place of DFT: a campaign rehearsed in a minute. Its numbers are not DFT and never a label
@@ -253,3 +256,5 @@ def _digest(path: Path, _: int) -> str:
 
 
 Engine = Annotated[Gpaw | Vasp | Cp2k | Surrogate | Table, Field(discriminator="kind")]
+#: Their tags in the file.
+KINDS = ("gpaw", "vasp", "cp2k", "surrogate", "table")
