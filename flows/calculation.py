@@ -89,18 +89,20 @@ class LabelMaker(Maker):
         made: list[Label] = []
         status = None
         for rung in (None, *self.engine.ladder):
-            if rung and status not in rung.on:
+            if rung and status not in rung.after:
                 continue
-            attempt = label.model_copy(update={"attempt": first + len(made), "asked": _scaled(asked, rung)})
-            folder, limits = self._folder(attempt, rung), self._limits(rung)
-            known = _remembered(folder, limits, first=first if again else 1)
-            if known is None:
-                known = self._attempted(attempt, frame, rung, folder)
-                _remember(folder, limits, known)
-            status = known.status
-            # One that an earlier job made and booked only says which rung is next.
-            if known.attempt >= first:
-                made.append(known.model_copy(update={"attempt": first + len(made)}))
+            limits = self._limits(rung)
+            # Of earlier jobs, too, unless it is to be made again; those are booked, and only say which rung is next.
+            folders = {n: self._folder(label, rung, n) for n in range(first if again else 1, first + 1)}
+            remembered = {n: _remembered(folder, limits) for n, folder in folders.items()}
+            known = {n: label for n, label in remembered.items() if label}
+            if not known:
+                attempt = label.model_copy(update={"attempt": first + len(made), "asked": _scaled(asked, rung)})
+                known[first] = self._attempted(attempt, frame, rung, folders[first])
+                _remember(folders[first], limits, known[first])
+            status = known[max(known)].status
+            if first in known:
+                made.append(known[first])
         if not made and bad:
             return bad
         before = bad.earlier_core_hours + bad.core_hours if bad else 0.0
@@ -136,9 +138,11 @@ class LabelMaker(Maker):
             }
         )
 
-    def _folder(self, label: Label, rung: Retry | None) -> Path:
+    def _folder(self, label: Label, rung: Retry | None, first: int) -> Path:
+        """Where an attempt is made, by a job whose first attempt has the number `first`."""
         suffix = f"-{_hash(rung.model_dump(mode='json'))}" if rung else ""
-        return Path(f"{label.frame_id}-{label.fidelity}-{label.fingerprint}{suffix}").resolve()
+        later = f"-from-{first}" if first > 1 else ""
+        return Path(f"{label.frame_id}-{label.fidelity}-{label.fingerprint}{suffix}{later}").resolve()
 
     def _limits(self, rung: Retry | None) -> dict[str, Any]:
         """What the attempt's outcome depends on beside frame, fingerprint and initial moments."""
@@ -152,13 +156,12 @@ def _remember(folder: Path, limits: dict[str, Any], label: Label) -> None:
     atomic.replace(folder / MEMORY, json.dumps(content).encode())
 
 
-def _remembered(folder: Path, limits: dict[str, Any], *, first: int) -> Label | None:
-    """The label of an attempt that ended in this folder under these limits; not of one before the `first`."""
+def _remembered(folder: Path, limits: dict[str, Any]) -> Label | None:
+    """The label of an attempt that ended in this folder under these limits."""
     if not (folder / MEMORY).is_file():
         return None
     content = json.loads((folder / MEMORY).read_text())
-    label = Label.model_validate(content["label"])
-    return label if content["limits"] == limits and label.attempt >= first else None
+    return Label.model_validate(content["label"]) if content["limits"] == limits else None
 
 
 def _scaled(asked: list[float] | None, rung: Retry | None) -> list[float] | None:

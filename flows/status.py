@@ -61,6 +61,7 @@ def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
         "F: mean absolute force error in meV/Å (number of frames). Hold-out: never trained on.",
         "Random: the control arm, drawn at random, predicted before any training on it.",
         *_bad_labels(stores),
+        *(escape(f"flagged: {line}") for line in (rounds[-1].flagged if rounds else [])),
         moments_line(stores),
         *(_learned(rounds[-1]) if rounds else []),
         f"{state}.",

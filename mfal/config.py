@@ -22,7 +22,7 @@ from pymatgen.core import Structure
 
 from mfal.dft.engines import Engine
 from mfal.dft.magnetism import MAGNETIC_ELEMENTS, Magnetism
-from mfal.dft.ordering import Host
+from mfal.dft.ordering import Host, misfit
 from mfal.dft.sanity import Sanity
 from mfal.frames import Fidelity
 from mfal.section import VACANCY, Section, Symbol, existing
@@ -112,7 +112,7 @@ class Parent(Section):
         }
         magnetic = set(magnetic)
         sites = [i for i, site in enumerate(cell) if magnetic & offered.get(site.specie.symbol, {site.specie.symbol})]
-        return Host(cell, sites)
+        return Host(cell, sites, cells=_product(self.supercell))
 
 
 def _product(factors: tuple[int, ...]) -> int:
@@ -268,6 +268,14 @@ class Campaign(TrainingFile):
                 raise ValueError(f"magnetism.hubbard_u has no entry for {element}: add e.g. '{element}: {u}' (eV)")
             if element not in self.magnetism.moments:
                 raise ValueError(f"magnetism.moments has no entry for {element}: add e.g. '{element}: {moment}' (µB)")
+        names = [parent.name for parent in self.parents]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"parents: {twice[0]!r} is the name of two: a frame names its parent, so give each its own"
+            )
+        for parent in self.parents:
+            if problem := misfit(self.magnetism, parent.name, parent.host(self.magnetism.moments)):
+                raise ValueError(problem)
         if self.committee.members < 2:
             raise ValueError("committee.members = 1: one member has no spread to choose frames by; take 2 or more")
         if self.acquire.hold_out >= self.explore.frames:

@@ -1,4 +1,4 @@
-"""Fingerprints, moments, the magnetic-state gate, units and signs; GPAW for real at both fidelities."""
+"""Fingerprints, units and signs; GPAW for real at both fidelities."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,15 +20,15 @@ from pymatgen.core import Lattice, Structure
 from flows.calculation import LabelMaker
 from flows.engines.surrogate import SurrogateStaticMaker
 from mfal.dft import gpaw
-from mfal.dft.engines import Gpaw, Surrogate
+from mfal.dft.engines import Gpaw, GpawRetry, Surrogate
 from mfal.dft.fidelity import fingerprint, settings
 from mfal.dft.label import blank, from_ase, judged
 from mfal.dft.magnetism import Magnetism
-from mfal.dft.moments import initial_moments, magnetic_state
+from mfal.dft.moments import initial_moments
 from mfal.frames import Frame
 
 MAGNETISM = Magnetism(hubbard_u={"Mn": 3.9, "Fe": 5.3}, moments={"Mn": 5.0, "Fe": 4.0})
-ENGINE = Gpaw(cutoff=340, kpoint_density=1.5)
+ENGINE = Gpaw(cutoff=340, kpoint_density=1.5, retries=[])
 
 
 def frame_of(structure):
@@ -59,24 +60,6 @@ def test_fingerprint_names_what_makes_labels_comparable():
     assert other_u["nonmagnetic"] == base["nonmagnetic"]
     assert other_u["magnetic"] != base["magnetic"]
     assert not set(prints(Surrogate()).values()) & set(base.values())
-
-
-@pytest.mark.parametrize(
-    ("found", "status", "word"),
-    [
-        ([4.6, 3.7, 0.1, 0.0], "ok", ""),
-        ([4.6, 0.4, 0.0, 0.0], "collapsed", "Fe (site 1)"),
-        ([4.6, -3.7, 0.0, 0.0], "other_state", "Fe (site 1) turned over"),
-        (None, "failed", "no moments"),
-    ],
-)
-def test_magnetic_state(found, status, word):
-    structure = Structure(Lattice.cubic(4), ["Mn", "Fe", "O", "O"], np.eye(4)[:, :3] / 2)
-    asked = initial_moments(frame_of(structure), MAGNETISM)
-    assert asked == [5.0, 4.0, 0.0, 0.0]
-    got, reason = magnetic_state(structure, asked, found, MAGNETISM)
-    assert got == status
-    assert word in reason
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +168,31 @@ def test_gpaw_that_does_not_converge_is_a_label_with_that_status(tmp_path):
     assert "2 iterations" in label.reason
     assert label.energy is None
     assert label.core_hours > 0
+
+
+def test_gpaw_climbs_its_ladder_for_real(tmp_path):
+    """Every way of trying again reaches GPAW, and leads to the same numbers."""
+    mixer = {"mixer": {"backend": "msr1", "nmaxold": 5}, "davidson": 2, "bands": 1.2, "max_iterations": 80}
+    ladder = [GpawRetry(after=["unconverged"], **way) for way in ({"davidson": 3}, mixer)]
+    hasty = ENGINE.model_copy(update={"max_iterations": 3, "retries": ladder})
+    label, plain = label_of(mno(), "nonmagnetic", hasty, tmp_path), label_of(mno(), "nonmagnetic", ENGINE, tmp_path)
+    first = label.earlier
+    assert [attempt.status for attempt in first] == ["unconverged", "unconverged"]
+    assert label.good
+    assert label.attempt == 3
+    assert label.fingerprint == plain.fingerprint
+    assert label.energy == pytest.approx(plain.energy, abs=0.01)
+    assert label.earlier_core_hours == pytest.approx(sum(attempt.core_hours for attempt in first))
+    assert len({attempt.directory for attempt in (label, *first)}) == 3
+    text = Path(label.directory, "gpaw.txt").read_text().lower()
+    assert "davidson" in text
+    assert "msr1" in text
+
+
+def test_presets_are_values_for_what_is_left_out():
+    assert (Gpaw(preset="fast").cutoff, Gpaw(preset="fast", cutoff=444).cutoff) == (500, 444)
+    assert Gpaw().model_dump() == Gpaw(preset="production").model_dump()
+    assert prints(Gpaw(preset="fast")) == prints(Gpaw(cutoff=500, kpoint_density=2.0))
 
 
 @pytest.mark.parametrize("processes", [1, 2])

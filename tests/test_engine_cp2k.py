@@ -31,7 +31,8 @@ def test_the_input_says_the_fidelity():
     magnetic = mno()
     magnetic.add_site_property("magmom", [-5.0, 0.0])
     plain = written(mno(), "nonmagnetic", Cp2k(length=4))
-    spin = written(magnetic, "magnetic", Cp2k(length=4), Cp2kRetry(on=["unconverged"], mixing=0.05, max_iterations=7))
+    retry = Cp2kRetry(after=["unconverged"], mixing=0.05, max_iterations=7)
+    spin = written(magnetic, "magnetic", Cp2k(length=4), retry)
     assert "UKS False" in plain
     assert "DFT_PLUS_U" not in plain
     assert "UKS True" in spin

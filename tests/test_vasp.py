@@ -29,6 +29,7 @@ from mfal.dft.fidelity import fingerprint, settings
 from mfal.dft.magnetism import Magnetism
 from mfal.dft.moments import initial_moments
 from mfal.frames import Frame
+from stores.campaign import open_stores
 
 STAND_IN = Path(__file__).parent / "stand_in"
 MAGNETISM = Magnetism(hubbard_u={"Mn": 3.9, "Fe": 5.3}, moments={"Mn": {2: 5, 3: 4}, "Fe": {2: 4, 3: 5}})
@@ -187,8 +188,8 @@ def test_every_misbehaviour_is_a_label_with_its_status_and_cost_and_the_rest_goe
 
 
 def test_the_ladder_is_climbed_by_status_and_every_rung_is_booked(plan):
-    calm = VaspRetry(on=["unconverged"], incar={"AMIX": 0.1})
-    other_start = VaspRetry(on=["other_state", "collapsed"], moments=1.3, incar={"ALGO": "All", "NBANDS": 60})
+    calm = VaspRetry(after=["unconverged"], incar={"AMIX": 0.1})
+    other_start = VaspRetry(after=["other_state", "collapsed"], moments=1.3, incar={"ALGO": "All", "NBANDS": 60})
     section = ENGINE.model_copy(update={"retries": [calm, other_start], "handlers": []})
     cured, stubborn = different(2)
     plan({cured.frame_id: ["unconverged", "collapsed", "ok"], stubborn.frame_id: ["flipped"]})
@@ -210,9 +211,40 @@ def test_the_ladder_is_climbed_by_status_and_every_rung_is_booked(plan):
     assert hopeless.energy is not None
 
 
+def test_what_failed_is_attempted_again_when_a_limit_changes_or_a_person_insists(tmp_path, mfal, plan):
+    (frame,) = different(1)
+    frame.structure.to(filename=str(tmp_path / "one.json"))
+    plan({frame.frame_id: ["hang", "crash", "ok"]})
+
+    def attempt(timeout, *options):
+        config = write_campaign(
+            tmp_path,
+            engine={"kind": "vasp", "potcar_spec": True, "timeout": timeout, "retries": []},
+            magnetism={"hubbard_u": {"Mn": 3.9, "Fe": 5.3}, "moments": {"Mn": 5.0, "Fe": 4.0}},
+        )
+        mfal("label", "one.json", "--fidelity", "magnetic", "--config", config, "--out", "out", *options)
+        stores = open_stores(tmp_path / "out")
+        found = sorted(stores.all_labels(), key=lambda label: label.attempt)
+        stores.close()
+        return found
+
+    (hung,) = attempt(0.03)
+    assert hung.status == "failed"
+    assert attempt(0.03) == [hung]
+    _, crashed = attempt(0.05)
+    assert (crashed.status, crashed.attempt) == ("failed", 2)
+    assert "exit code 139" in crashed.reason
+    *_, last = attempt(0.05, "--retry-failed")
+    assert (last.status, last.attempt) == ("ok", 3)
+    # each has its own folder and cost, and the last knows what the others cost
+    assert len({label.directory for label in (hung, crashed, last)}) == 3
+    assert last.earlier_core_hours == pytest.approx(hung.core_hours + crashed.core_hours)
+    assert last.core_hours < hung.core_hours
+
+
 def test_a_job_run_again_repeats_no_attempt_that_ended(plan):
     section = ENGINE.model_copy(
-        update={"handlers": [], "retries": [VaspRetry(on=["unconverged"], incar={"AMIX": 0.1})]}
+        update={"handlers": [], "retries": [VaspRetry(after=["unconverged"], incar={"AMIX": 0.1})]}
     )
     (frame,) = different(1)
     plan({frame.frame_id: ["unconverged", "ok"]})
@@ -350,8 +382,8 @@ def test_without_potcars_the_problem_is_named(monkeypatch):
     [
         ({"incar": {"ISPIN": 1}}, ["engine.incar", "ISPIN", "the fidelity decides it"]),
         ({"incar": {"encut": 400}}, ["ENCUT", "engine.cutoff"]),
-        ({"retries": [{"on": ["unconverged"], "incar": {"SIGMA": 0.2}}]}, ["SIGMA", "changes what is calculated"]),
-        ({"retries": [{"on": ["ok"]}]}, ["engine.retries.0.on.0 = 'ok'"]),
+        ({"retries": [{"after": ["unconverged"], "incar": {"SIGMA": 0.2}}]}, ["SIGMA", "changes what is calculated"]),
+        ({"retries": [{"after": ["ok"]}]}, ["engine.retries.0.after.0 = 'ok'"]),
         ({"retrys": []}, ["engine.retrys", "did you mean 'retries'"]),
     ],
 )
@@ -367,19 +399,22 @@ def test_a_whole_campaign_with_vasp_that_misbehaves_runs_to_its_end(tmp_path, mf
     """mfal run, two rounds; every third calculation of the stand-in fails in another way."""
     modes = ["ok", "ok", "truncated", "ok", "ok", "flipped", "ok", "ok", "crash", "ok"]
     plan({"-nonmagnetic-": modes, "-magnetic-": ["ok", *modes[5:], "ok"]})
-    section = {"kind": "vasp", "potcar_spec": True, "retries": [{"on": ["other_state"], "moments": 1.2}]}
+    section = {"kind": "vasp", "potcar_spec": True, "retries": [{"after": ["other_state"], "moments": 1.2}]}
     path = write_campaign(tmp_path, engine=section, magnetism=MAGNETISM.model_dump(mode="json"))
     result = mfal("run", path)
     assert result.exit_code == 0, result.output
-    from stores.campaign import open_stores
-
     stores = open_stores(tmp_path / "run")
     labels = stores.all_labels()
     assert {label.status for label in labels} >= {"ok", "failed", "other_state"}
     assert all(label.core_hours > 0 for label in labels)
     booked = sum(sum(summary.core_hours.values()) for summary in stores.all_rounds("small"))
     assert booked == pytest.approx(sum(label.core_hours for label in labels))
+    # once there is a committee, it says where a calculation starts
+    asked = [(doc["round"], doc["asked"]) for doc in stores.labels.query({"fidelity": "magnetic"})]
+    sizes = {r: {abs(moment) for round, moments in asked for moment in moments if round == r} for r in (0, 1)}
     stores.close()
+    assert sizes[0] <= {0, 4, 5, 1.2 * 4, 1.2 * 5}  # the last two in a retry
+    assert sizes[1] - {0, 4, 5, 1.2 * 4, 1.2 * 5}
     monkeypatch.setenv("COLUMNS", "200")
     checked = mfal("check", tmp_path / "run")
     assert checked.exit_code == 1

@@ -79,7 +79,7 @@ class Cp2kEngine(Engine[Cp2k]):
 
     def maker(self, structure: Structure, fidelity: Fidelity, retry: Retry | None = None) -> Maker:
         section, magnetic = self.section, fidelity == "magnetic"
-        tuned = retry if isinstance(retry, Cp2kRetry) else Cp2kRetry(on=["failed"])
+        tuned = retry if isinstance(retry, Cp2kRetry) else Cp2kRetry(after=["failed"])
         elements = [element.symbol for element in structure.elements]
         kinds = {el: {"basis": section.basis, "potential": f"GTH-{section.functional}"} for el in elements}
         files = {"basis_filenames": ["BASIS_MOLOPT"], "potential_filename": "GTH_POTENTIALS"}

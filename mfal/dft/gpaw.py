@@ -74,7 +74,7 @@ class GpawProcess(Calculator):
     def _job(self) -> dict[str, Any]:
         magnetic = self.fidelity == "magnetic"
         symbols = self.atoms.get_chemical_symbols()
-        retry = self.retry or GpawRetry(on=["failed"])
+        retry = self.retry or GpawRetry(after=["failed"])
         u = {el: u for el, u in self.magnetism.hubbard_u.items() if magnetic and u and el in symbols}
         return {
             "symbols": symbols,
@@ -89,6 +89,7 @@ class GpawProcess(Calculator):
             "smearing": self.engine.smearing,
             "max_iterations": retry.max_iterations or self.engine.max_iterations,
             "mixer": retry.mixer and retry.mixer.model_dump(),
+            "davidson": retry.davidson,
             "bands": retry.bands,
             "convergence": {
                 "energy": self.engine.energy_convergence,

@@ -48,8 +48,7 @@ def single_point(job_file: str, result_file: str) -> None:
         maxiter=job["max_iterations"],
         convergence=job["convergence"],
         txt="gpaw.txt",
-        **({"mixer": {"backend": "pulay", **job["mixer"]}} if job["mixer"] else {}),
-        **({"nbands": f"{100 * job['bands']:.0f}%"} if job["bands"] else {}),
+        **otherwise(job),
     )
     start = time.perf_counter()
     result: dict[str, Any]
@@ -71,6 +70,18 @@ def single_point(job_file: str, result_file: str) -> None:
         part = Path(f"{result_file}.part")
         part.write_text(json.dumps(result))
         os.replace(part, result_file)
+
+
+def otherwise(job: dict[str, Any]) -> dict[str, Any]:
+    """What a retry does in another way than GPAW by itself."""
+    settings: dict[str, Any] = {}
+    if job["mixer"]:
+        settings["mixer"] = job["mixer"]
+    if job["davidson"]:
+        settings["eigensolver"] = {"name": "davidson", "niter": job["davidson"]}
+    if job["bands"]:
+        settings["nbands"] = f"{100 * job['bands']:.0f}%"
+    return settings
 
 
 def pulay_correction(calculator: Any, cutoff: float) -> np.ndarray:

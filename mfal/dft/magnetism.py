@@ -33,6 +33,15 @@ def _both_signs(signs: list[int]) -> list[int]:
 Signs = Annotated[list[int], AfterValidator(_both_signs), Field(min_length=1)]
 
 
+def _rising(window: tuple[float, float]) -> tuple[float, float]:
+    if window[0] >= window[1]:
+        raise ValueError(f"{list(window)}: must be the lower and the upper end of a window")
+    return window
+
+
+Window = Annotated[tuple[NonNegativeFloat, PositiveFloat], AfterValidator(_rising)]
+
+
 class Magnetism(Section):
     """What the magnetic fidelity adds to the non-magnetic one, and which of its labels are good."""
 
@@ -45,11 +54,16 @@ class Magnetism(Section):
     #: differ; drawn at random, ion by ion; or given, one for each magnetic site of the parent's unit cell in the order
     #: of its file (for several parents, by their names).
     ordering: Policy | Signs | dict[str, Signs] = "ferromagnetic"
-    #: A magnetic ion below this (µB) has collapsed, and its label is not used.
+    #: A magnetic ion below this (µB), or below half of its element's smallest moment, has collapsed.
     collapsed_below: NonNegativeFloat = 1.0
-    #: µB that a moment may lie outside the range of its element's valences, or above zero on another element's site,
-    #: before the label counts as another state.
+    #: µB that a moment may lie outside the range of its element's valences before the label counts as another state.
     tolerance: PositiveFloat = 0.6
+    #: µB that an ion may have that should have none.
+    stray: PositiveFloat = 0.4
+    #: µB, of an element: moments outside all of its windows are of another state, e.g. `{Fe: [[3.5, 3.7], [4.0, 4.4]]}`
+    #: to refuse Fe2+ whose sixth d electron is smeared over two orbitals (in GPAW 3.75 in place of 3.64, and higher in
+    #: energy). What a window is depends on the program's spheres.
+    windows: dict[Symbol, list[Window]] = {}
     #: Compare the valences that the moments tell with what the charges of the other ions (Li content) demand.
     check_valence: bool = True
     #: Train on labels that converged in another magnetic state, too.

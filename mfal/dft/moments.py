@@ -37,7 +37,8 @@ def initial_moments(
         size = _of_valence(table, valences[i])
         if predicted is not None and magnetism.start == "committee":
             lowest, highest = _range(site.specie.symbol)
-            if lowest - magnetism.tolerance < predicted[i] < highest + magnetism.tolerance:
+            lowest = max(lowest - magnetism.tolerance, _least(site.specie.symbol, magnetism))
+            if lowest < predicted[i] < highest + magnetism.tolerance:
                 size = predicted[i]
         result.append(up_or_down[i] * float(size))
     return result
@@ -48,8 +49,9 @@ def magnetic_state(
 ) -> tuple[Status, str]:
     """Whether a calculation ended in the magnetic state that was asked for, and if not, which site and how.
 
-    A state is another one where a sign turned over, where a size belongs to no valence of its element (low spin, say),
-    where an ion that should have none has a moment, or where the valences that the moments tell do not add up.
+    A state is another one where some signs turned over (if all did, it is the same state), where a size belongs to no
+    valence of its element (low spin, say), where an ion that should have none has a moment, or where the valences that
+    the moments tell do not add up.
 
     Args:
         asked: signed; None where it is not known (labels made elsewhere): signs are then not judged.
@@ -58,12 +60,13 @@ def magnetic_state(
         return "failed", "the calculation gave no moments"
     magnetic = [i for i, site in enumerate(structure) if site.specie.symbol in magnetism.moments]
     for i in magnetic:
-        if abs(found[i]) < magnetism.collapsed_below:
+        if abs(found[i]) < _least(structure[i].specie.symbol, magnetism):
             start = "" if asked is None else f" of the {asked[i]:+.1f} asked for"
             return "collapsed", f"{_site(structure, i)} has {found[i]:+.2f} µB{start}"
+    turned = [] if asked is None else [i for i in magnetic if asked[i] * found[i] < 0]
     for i, end in enumerate(found):
         if i in magnetic:
-            if asked is not None and asked[i] * end < 0:
+            if asked is not None and i in turned and len(turned) < len(magnetic):
                 return (
                     "other_state",
                     f"{_site(structure, i)} turned over: {end:+.2f} µB where {asked[i]:+.1f} was asked for",
@@ -72,11 +75,20 @@ def magnetic_state(
             if not lowest - magnetism.tolerance <= abs(end) <= highest + magnetism.tolerance:
                 valences = f"which is none of its valences ({lowest:g} to {highest:g} µB)"
                 return "other_state", f"{_site(structure, i)} has {end:+.2f} µB, {valences}"
-        elif abs(end) > magnetism.tolerance:
+            windows = magnetism.windows.get(structure[i].specie.symbol)
+            if windows and not any(lower <= abs(end) <= upper for lower, upper in windows):
+                return "other_state", f"{_site(structure, i)} has {end:+.2f} µB, outside of magnetism.windows"
+        elif abs(end) > magnetism.stray:
             return "other_state", f"{_site(structure, i)} has {end:+.2f} µB and should have none"
     if magnetism.check_valence and (reason := disagreement(structure, found)):
         return "other_state", reason
     return "ok", ""
+
+
+def _least(element: str, magnetism: Magnetism) -> float:
+    """µB, below which an ion has collapsed: some have small moments in a sound state."""
+    sizes = [size for size in MOMENTS.get(element, {}).values() if size]
+    return min([magnetism.collapsed_below, *(size / 2 for size in sizes)])
 
 
 def _of_valence(table: float | dict[int, float], valence: int | None) -> float:

@@ -21,6 +21,8 @@ from mfal.section import Section
 
 #: With fewer labels of a fidelity their energies say nothing of each other.
 ENOUGH = 8
+#: eV/atom: more than this, compositions do not differ by.
+ABSURD = 30.0
 
 
 class Sanity(Section):
@@ -36,10 +38,12 @@ class Sanity(Section):
 
 def flagged(frames: Mapping[str, Frame], labels: Sequence[Label], limits: Sanity) -> list[Label]:
     """The same labels in their order; those that converged and yet cannot be right have a `flag`, and are not good."""
-    reasons = {id(label): _own(frames[label.frame_id].structure, label, limits) for label in labels if label.good}
+    # also of those in another magnetic state, which a campaign may train on
+    judged = [label for label in labels if label.trainable(other_states=True)]
+    reasons = {id(label): _own(frames[label.frame_id].structure, label, limits) for label in judged}
     comparable: dict[tuple[Fidelity, str], list[Label]] = defaultdict(list)
-    for label in labels:
-        if label.good and label.energy is not None and not reasons[id(label)]:
+    for label in judged:
+        if label.energy is not None and not reasons[id(label)]:
             comparable[label.fidelity, label.fingerprint].append(label)
     for same in comparable.values():
         for label, off in zip(same, _energies_off(frames, same), strict=True):
@@ -54,7 +58,7 @@ def flagged(frames: Mapping[str, Frame], labels: Sequence[Label], limits: Sanity
 
 def _own(structure: Structure, label: Label, limits: Sanity) -> str:
     """What is wrong with a label by itself."""
-    if label.forces is not None and (largest := float(np.abs(label.forces).max())) > limits.force:
+    if label.forces is not None and (largest := float(np.linalg.norm(label.forces, axis=1).max())) > limits.force:
         return f"a force of {largest:.1f} eV/Å (sanity.force = {limits.force:g})"
     share, pair = closest_pair(structure)
     if share < limits.closest:
@@ -85,7 +89,9 @@ def _energies_off(frames: Mapping[str, Frame], labels: Sequence[Label]) -> np.nd
     elements = sorted({element.symbol for composition in compositions for element in composition})
     shares = np.array([[c.get_atomic_fraction(element) for element in elements] for c in compositions])
     energies = np.array([label.energy / c.num_atoms for label, c in zip(labels, compositions, strict=True)])  # type: ignore[operator]
-    start, *_ = np.linalg.lstsq(shares, energies, rcond=1e-6)
-    fit = least_squares(lambda x: shares @ x - energies, start, loss="cauchy", f_scale=0.1)
+    # the absurd must not even pull the start
+    near = np.clip(energies, np.median(energies) - ABSURD, np.median(energies) + ABSURD)
+    start, *_ = np.linalg.lstsq(shares, near, rcond=1e-6)
+    fit = least_squares(lambda x: shares @ x - near, start, loss="cauchy", f_scale=0.1)
     off = energies - shares @ fit.x
     return off - np.median(off)

@@ -36,14 +36,14 @@ CHARGES = {
 }
 #: In the order of their voltages against Li in phosphates and oxides: who gives up an electron first.
 OXIDATION = [
-    *(("V", 2), ("Cr", 2), ("V", 3), ("Fe", 2), ("Mn", 2), ("Mn", 3)),
-    *(("Co", 2), ("Ni", 2), ("Cr", 3), ("Cu", 1)),
+    *(("V", 2), ("Cr", 2), ("Cu", 1), ("Fe", 2), ("V", 3), ("Mn", 2), ("Mn", 3)),
+    *(("Co", 2), ("Ni", 2), ("Cr", 3)),
 ]
 #: The lowest valence of each element that is redox-active.
-LOWEST = {"V": 2, "Cr": 2, "Mn": 2, "Fe": 2, "Co": 2, "Ni": 2, "Cu": 1}
+LOWEST = {element: min(moments) for element, moments in MOMENTS.items()}
 #: Neighbours whose mean distance tells the valence of an ion.
 NEIGHBOURS = 6
-#: By how much the sum of the valences, interpolated between the moments of neighbouring valences, may be off.
+#: By how much an element's sum of valences, interpolated between the moments of neighbouring valences, may be off.
 SUM_TOLERANCE = 0.5
 
 
@@ -81,22 +81,26 @@ def assign(structure: Structure) -> list[int | None]:
 
 
 def disagreement(structure: Structure, moments: Sequence[float]) -> str:
-    """Empty where the moments fit the charges; else a sentence that tells both sums.
+    """Empty where the moments fit the charges, element by element; else a sentence that tells both sums.
 
-    Two readings are tried, and one that fits is enough: each ion's nearest valence (electrons sit on ions), and
-    interpolation between them (an electron shared by several).
+    Which element is oxidised first is part of the demand: half-charged LiMn0.5Fe0.5PO4 with Mn3+ and Fe2+ has the right
+    sum, and is another state than Mn2+ and Fe3+. Two readings are tried, and one that fits is enough: each ion's
+    nearest valence (electrons sit on ions), and interpolation between them (an electron shared by several). Nothing is
+    said where the charges cannot be told, or no known valences add up to them.
     """
-    total = demanded(structure)
-    if total is None:
-        return ""
-    whole, smooth = 0, 0.0
-    for site, moment in zip(structure, moments, strict=True):
-        if known := MOMENTS.get(site.specie.symbol):
-            whole += min(known, key=lambda valence: abs(known[valence] - abs(moment)))
-            smooth += _interpolated(known, abs(moment))
-    if whole == total or abs(smooth - total) <= SUM_TOLERANCE:
-        return ""
-    return f"the moments tell valences that add up to {smooth:.1f}, and the other ions demand {total}"
+    valences = assign(structure)
+    symbols = [site.specie.symbol for site in structure]
+    for element in sorted(MOMENTS.keys() & set(symbols)):
+        ions = [i for i, symbol in enumerate(symbols) if symbol == element]
+        demand = [valence for i in ions if (valence := valences[i]) is not None]
+        if len(demand) < len(ions):
+            return ""
+        known, sizes = MOMENTS[element], [abs(moments[i]) for i in ions]
+        whole = sum(min(known, key=lambda valence: abs(known[valence] - size)) for size in sizes)
+        smooth = sum(_interpolated(known, size) for size in sizes)
+        if whole != sum(demand) and abs(smooth - sum(demand)) > SUM_TOLERANCE:
+            return f"the moments of {element} tell valences that add up to {smooth:.1f}, and the charges {sum(demand)}"
+    return ""
 
 
 def _interpolated(known: dict[int, float], moment: float) -> float:
@@ -106,9 +110,6 @@ def _interpolated(known: dict[int, float], moment: float) -> float:
 
 def _distance(structure: Structure, ion: int) -> float:
     """Å, the mean over the nearest anions."""
-    anions = [i for i, site in enumerate(structure) if CHARGES.get(site.specie.symbol, 0) < 0]
-    if not anions:
-        return 0.0
     near = structure.get_neighbors(structure[ion], 4.0)
     distances = sorted(n.nn_distance for n in near if CHARGES.get(n.specie.symbol, 0) < 0)[:NEIGHBOURS]
     return float(np.mean(distances)) if distances else np.inf

@@ -115,6 +115,7 @@ def render(
         few=FEW,
         rows=rows,
         unused=[label for row in rows for label in row.attempts if not label.good],
+        flagged=last.flagged,
         statuses=get_args(Status),
         tally={
             (f, s): (last.counts.get(f, {}).get(s, 0), _count(rounds, f, s))
