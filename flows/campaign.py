@@ -178,6 +178,8 @@ def label_magnetic(
         now.evaluation,
         decided_by,
         campaign.acquire.nonmagnetic,
+        campaign.sanity.model_dump(),
+        campaign.magnetism.train_on_other_state,
         kind="train",
         campaign=campaign.campaign,
         round=now.round,
