@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flows.refuse import errors, refuse, refusing
-from mfal.config_file import ConfigError, load
+from flows.refuse import refuse, refusing
+from mfal.config_file import load
 from mfal.dft.magnetism import Magnetism
 from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label
 
@@ -63,7 +63,8 @@ def label(
 
     from flows.campaign import label_job
     from flows.engines import engine as engine_of
-    from flows.local import AlreadyRunningError, run_flow
+    from flows.local import run_flow
+    from flows.play import ended
 
     elements = {site.specie.symbol for frame in frames for site in frame.structure}
     if problems := engine_of(section, magnetism).problems(elements):
@@ -73,27 +74,15 @@ def label(
     with refusing():
         jobs = [label_job(section, magnetism, frame, f, name, 0) for frame in unique.values() for f in fidelities]
     screen = _Screen({frame.frame_id: f"{frame.parent} {frame.source}".strip() for frame in unique.values()}, len(jobs))
-    try:
-        with screen.progress:
-            run_flow(
-                Flow(jobs, name=name),
-                out.resolve(),
-                screen.on_event,
-                retry_failed=retry_failed,
-                frames=list(unique.values()),
-                campaign=name,
-            )
-    except ConfigError as error:
-        refuse(*error.lines)
-    except AlreadyRunningError as error:
-        refuse(f"{out}: {error}: wait for it, or stop it")
-    except KeyboardInterrupt:
-        errors.print("Interrupted. The same command goes on from here.")
-        raise typer.Exit(130) from None
-    except Exception:
-        if not screen.failed:
-            raise
-        raise typer.Exit(1) from None  # the screen has said which job broke, and how
+    with ended(screen), screen.progress:
+        run_flow(
+            Flow(jobs, name=name),
+            out.resolve(),
+            screen.on_event,
+            retry_failed=retry_failed,
+            frames=list(unique.values()),
+            campaign=name,
+        )
     _finish(out, unique, screen)
 
 
@@ -142,7 +131,8 @@ class _Screen:
 
     def __init__(self, names: dict[str, str], total: int) -> None:
         self.names, self.labels = names, dict[tuple[str, Fidelity], Label]()
-        self.console, self.failed = Console(highlight=False), False
+        self.console = Console(highlight=False)
+        self.failed: list[str] = []
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         self.progress = Progress(*columns, console=self.console)
         self.bar = self.progress.add_task("", total=total)
@@ -153,7 +143,7 @@ class _Screen:
         if event.what == "started":
             self.progress.update(self.bar, description=escape(f"{name}, {WORDS[fidelity]}"))
         if event.what == "failed":
-            self.failed = True
+            self.failed.append(event.job.uuid)
             self.progress.print(f"[red]{escape(name)}, {WORDS[fidelity]}: {escape(event.error)}[/]")
         if event.what in ("finished", "kept"):
             label: Label = stores.output(event.job.uuid)

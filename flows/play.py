@@ -1,15 +1,23 @@
-"""A campaign run before a person's eyes: its display, and how it ends."""
+"""A flow run before a person's eyes: its display, and how it ends."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import typer
 from rich.markup import escape
 
-from flows.refuse import errors, refuse
+from flows.refuse import errors, refuse, resumable
 from mfal.config import Campaign
 from mfal.config_file import ConfigError
+
+
+class Screen(Protocol):
+    #: Jobs that broke; the screen has said which, and how.
+    failed: list[str]
 
 
 def play(campaign: Campaign, config: Path, *, retry_failed: bool = False) -> None:
@@ -20,23 +28,28 @@ def play(campaign: Campaign, config: Path, *, retry_failed: bool = False) -> Non
     """
     # Imported late: torch and atomate2 take seconds that `--help` and a wrong campaign file should not.
     from flows.display import Display
-    from flows.local import AlreadyRunningError
     from flows.local import run as run_campaign
 
     display = Display(campaign)
+    with ended(display), display:
+        run_campaign(campaign, display.on_event, retry_failed=retry_failed)
+    display.summary(config)
+
+
+@contextmanager
+def ended(screen: Screen) -> Iterator[None]:
+    """Around a flow that runs: what went wrong becomes a line and an exit code."""
+    from flows.local import AlreadyRunningError
+
     try:
-        with display:
-            run_campaign(campaign, display.on_event, retry_failed=retry_failed)
+        with resumable():
+            yield
     except ConfigError as error:
         refuse(*error.lines)
     except AlreadyRunningError as error:
         errors.print(f"[red]{escape(str(error))}[/]: wait for it, or stop it")
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        display.say("Interrupted. The same command goes on from here.")
-        raise typer.Exit(130) from None
     except Exception:
-        if not display.failed:
+        if not screen.failed:
             raise
-        raise typer.Exit(1) from None  # the display has said which job broke, and how
-    display.summary(config)
+        raise typer.Exit(1) from None

@@ -20,6 +20,16 @@ def refuse(*lines: str) -> NoReturn:
 
 
 @contextmanager
+def resumable() -> Iterator[None]:
+    """Around work that the same command goes on with after an interruption."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("Interrupted. The same command goes on from here.")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
 def refusing() -> Iterator[None]:
     """Around what reads something that a person gave: its ValueErrors and OSErrors name the file and the mend."""
     try:

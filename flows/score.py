@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.device import Device, ready
-from flows.refuse import errors, refuse, refusing
+from flows.refuse import refuse, refusing, resumable
 from mfal import atomic
 from mfal.frames import FIDELITIES
 
@@ -83,16 +83,13 @@ def score(
                 console.print(f"{escape(str(part))}: goes on after {done} of {total} frames", soft_wrap=True)
             scored = score_stream(models, iter_frames(pool, skip=done), over, batch_size=BATCH)
             try:
-                with _progress(console) as progress:
+                with resumable(), _progress(console) as progress:
                     bar = progress.add_task("", total=total, completed=done)
                     for rows in batched(scored, BATCH):
                         _append(file, rows)
                         progress.advance(bar, len(rows))
             except ValueError as error:
                 raise ValueError(f"{error}\n{part}: has the rows of the batches before it") from error
-            except KeyboardInterrupt:
-                errors.print("Interrupted. The same command goes on from here.")
-                raise typer.Exit(130) from None
             os.replace(part, out)
             _sidecar(part).unlink()
     console.print(_summary(out))

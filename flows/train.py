@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from flows.device import Setting, ready
 from flows.evaluate import accuracies, predictions, table
-from flows.refuse import errors, refusing
+from flows.refuse import errors, refusing, resumable
 from mfal import atomic
 from mfal.config import TrainingFile
 from mfal.config_file import load_training
@@ -86,7 +86,7 @@ def train(
             soft_wrap=True,
         )
         try:
-            with TrainingProgress(console, settings.training.epochs) as progress:
+            with resumable(), TrainingProgress(console, settings.training.epochs) as progress:
                 models = train_strategy(
                     strategy,
                     to_train,
@@ -100,9 +100,6 @@ def train(
         except FloatingPointError as error:
             errors.print(f"[red]{escape(str(error))}[/]")
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            errors.print("Interrupted. The same command goes on from here.")
-            raise typer.Exit(130) from None
         atomic.replace(directory / SETTINGS, about.encode())
         save(directory, models)
         if held:
