@@ -6,6 +6,7 @@ promises, books every launch, and keeps a killed run from being calculated twice
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -17,13 +18,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import custodian.vasp.handlers
 import numpy as np
 from atomate2.vasp import powerups
 from atomate2.vasp.jobs.base import get_vasp_task_document
 from atomate2.vasp.jobs.core import StaticMaker
 from atomate2.vasp.run import DEFAULT_HANDLERS
 from atomate2.vasp.sets.core import StaticSetGenerator
+from custodian.custodian import ErrorHandler
+from custodian.vasp import handlers
 from jobflow import Maker
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Vasprun
@@ -54,6 +56,17 @@ BASE: dict[str, Any] = {
 }
 #: Seconds between looks at whether VASP has ended, and at whether its output shows an error.
 POLL, MONITOR = 0.2, 60.0
+#: What a campaign file can name.
+HANDLERS = {
+    name: handler
+    for name, handler in vars(handlers).items()
+    if isinstance(handler, type) and issubclass(handler, ErrorHandler) and handler is not ErrorHandler
+}
+POWERUPS = {
+    name: powerup
+    for name, powerup in vars(powerups).items()
+    if inspect.isfunction(powerup) and powerup.__module__ == powerups.__name__
+}
 LDAU = ("LDAUU", "LDAUJ", "LDAUL")
 #: Set by atomate2 for other functionals than ours.
 UNUSED = ("LMIXTAU", "LDAUPRINT", "EDIFFG")
@@ -71,7 +84,7 @@ class VaspEngine(Engine[Vasp]):
             # Handlers count their errors: each calculation gets its own.
             "handlers": deepcopy(DEFAULT_HANDLERS)
             if section.handlers is None
-            else [getattr(custodian.vasp.handlers, name)() for name in section.handlers],
+            else [HANDLERS[name]() for name in section.handlers],
             # Custodian looks every 10 s whether VASP has ended: too seldom for small cells.
             "custodian_kwargs": {"polling_time_step": POLL, "monitor_freq": round(MONITOR / POLL)},
         }
@@ -93,7 +106,7 @@ class VaspEngine(Engine[Vasp]):
         )
         for powerup in section.powerups:
             for name, arguments in powerup.items():
-                maker = getattr(powerups, name)(maker, **arguments)
+                maker = POWERUPS[name](maker, **arguments)
         maker.write_additional_data[launch.PROMISE.replace(".", ":")] = self._promise(structure, fidelity, maker)
         return maker
 
@@ -172,15 +185,10 @@ class VaspEngine(Engine[Vasp]):
                     f"engine.{key} = {getattr(section, key)!r}: there is no such program: load VASP's module, or write"
                     " the whole path"
                 )
-        for name in section.handlers or []:
-            if not hasattr(custodian.vasp.handlers, name):
-                found.append(f"engine.handlers: custodian.vasp.handlers has no {name}")
-        for powerup in section.powerups:
-            found += [
-                f"engine.powerups: atomate2.vasp.powerups has no {name}"
-                for name in powerup
-                if not hasattr(powerups, name)
-            ]
+        powerups_used = [name for powerup in section.powerups for name in powerup]
+        for key, used, known in (("handlers", section.handlers or [], HANDLERS), ("powerups", powerups_used, POWERUPS)):
+            for name in set(used) - known.keys():
+                found.append(f"engine.{key}: there is no {name}; known are {', '.join(known)}")
         if not section.potcar_spec and not found:
             found += _missing_potcars(section, elements)
         return found
