@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.check import check
+from flows.doctor import doctor
 from flows.evaluate import evaluate
 from flows.fold import fold
 from flows.forecast import forecast
 from flows.label import label
 from flows.play import play
+from flows.query import query
 from flows.refuse import errors, refuse, refusing
 from flows.rehearse import rehearse
 from flows.score import score
@@ -121,7 +123,7 @@ def export(
         console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
 
 
-for command in (label, check, why, rehearse, forecast, train, evaluate, fold, score):
+for command in (doctor, label, check, why, rehearse, forecast, train, evaluate, fold, score, query):
     app.command()(command)
 
 

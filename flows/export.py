@@ -26,7 +26,8 @@ def export(stores: CampaignStores, campaign: Campaign, path: Path) -> tuple[dict
     good = [label for label in stores.all_labels() if label.good]
     wanted = {fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)) for fidelity in FIDELITIES}
     frames = stores.all_frames(campaign.campaign)
-    same = [label for label in good if label.fingerprint in wanted]
+    # a folder may hold another campaign, too
+    same = [label for label in good if label.fingerprint in wanted and label.frame_id in frames]
     labels = [label for label in flagged(frames, same, campaign.sanity) if label.good]
     dataset.write(path, frames.values(), labels)
     counts = Counter(label.fidelity for label in labels)

@@ -144,13 +144,13 @@ def _image(structure: Structure, label: Label) -> Atoms:
         "magmoms": None if label.magmoms is None else np.array(label.magmoms),
     }
     image.calc = SinglePointCalculator(image, **results)
-    image.info = {name: _text(value) for name in NAMES if (value := getattr(label, name))}
+    image.info = {name: as_text(value) for name in NAMES if (value := getattr(label, name))}
     if (hours := label.core_hours + label.earlier_core_hours) > 0:
         image.info["core_hours"] = hours
     return image
 
 
-def _text(name: str) -> str:
+def as_text(name: str) -> str:
     """A name that ASE reads as text: 12e456789012, a possible frame_id, it would take for a number, and infinite."""
     try:
         float(name)
