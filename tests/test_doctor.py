@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import sys
 from collections import namedtuple
 from importlib import metadata, util
@@ -355,3 +356,14 @@ def test_nothing_is_left_behind(found, tmp_path, monkeypatch):
     found(path)
     found()
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("content", ["JOB_STORE: mongodb://user:geheim123@host/db", "JOB_STORE: {uri: [geheim123"])
+def test_a_bad_file_of_settings_is_named_and_not_shown(tmp_path, content):
+    """jobflow reads it while it is imported, before any command of ours."""
+    (tmp_path / ".jobflow.yaml").write_text(content)
+    environment = os.environ | {"HOME": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-m", "flows", "doctor"], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "~/.jobflow.yaml" in ended.stderr
+    assert "geheim123" not in ended.stdout + ended.stderr
