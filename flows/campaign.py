@@ -179,7 +179,7 @@ def label_magnetic(
         decided_by,
         campaign.acquire.nonmagnetic,
         campaign.sanity.model_dump(),
-        campaign.magnetism.train_on_other_state,
+        campaign.magnetism.model_dump(mode="json"),
         kind="train",
         campaign=campaign.campaign,
         round=now.round,

@@ -16,8 +16,8 @@ from rich.table import Table
 from flows.refuse import refuse, refusing
 from mfal.config import Campaign
 from mfal.config_file import load
+from mfal.dft.label import gated
 from mfal.dft.magnetism import Magnetism
-from mfal.dft.moments import magnetic_state
 from mfal.dft.sanity import Sanity, flagged
 from mfal.frames import FIDELITIES, WORDS, Frame, Label
 from stores.campaign import FILE, open_stores
@@ -58,33 +58,36 @@ def check(
 
 
 def _read(path: Path, campaign: Campaign | None) -> tuple[dict[str, Frame], list[Label], Campaign | None]:
+    """The labels, judged by the gate of the campaign; without one those of a store keep their status."""
     if path.suffix in (".yaml", ".yml"):
         campaign = load(path)
         path = campaign.directory
     if path.is_dir() and (path / FILE).is_file():
         stores = open_stores(path)
         try:
-            return stores.every_frame(), stores.all_labels(), campaign
+            frames, labels = stores.every_frame(), stores.all_labels()
         finally:
             stores.close()
-    if not path.is_file():
+        magnetism = campaign.magnetism if campaign else None
+    elif path.is_file():
+        from mfal.dataset import read
+
+        listed, labels = read(path)
+        frames = {frame.frame_id: frame for frame in listed}
+        elements = {site.specie.symbol for frame in listed for site in frame.structure}
+        magnetism = campaign.magnetism if campaign else Magnetism.of(elements)
+        labels = [_with_moments(label) for label in labels]
+    else:
         refuse(f"{path}: is no extended XYZ, no campaign file, and no folder with a {FILE}: 'mfal label' makes one")
-    from mfal.dataset import read
-
-    listed, labels = read(path)
-    frames = {frame.frame_id: frame for frame in listed}
-    elements = {site.specie.symbol for frame in listed for site in frame.structure}
-    magnetism = campaign.magnetism if campaign else Magnetism.of(elements)
-    return frames, [_gated(label, frames[label.frame_id], magnetism) for label in labels], campaign
+    if magnetism:
+        labels = [gated(label, frames[label.frame_id].structure, magnetism) for label in labels]
+    return frames, labels, campaign
 
 
-def _gated(label: Label, frame: Frame, magnetism: Magnetism) -> Label:
-    if label.fidelity != "magnetic":
-        return label
-    if label.magmoms is None:
+def _with_moments(label: Label) -> Label:
+    if label.fidelity == "magnetic" and label.magmoms is None:
         return label.model_copy(update={"flag": "has no moments, so its magnetic state cannot be told"})
-    status, reason = magnetic_state(frame.structure, None, label.magmoms, magnetism)
-    return label.model_copy(update={"status": status, "reason": reason})
+    return label
 
 
 def _latest(labels: Sequence[Label]) -> list[Label]:

@@ -28,6 +28,7 @@ from mfal.committee.members import train_committee
 from mfal.committee.predict import predict, predict_each
 from mfal.config import Campaign
 from mfal.dft.engines import Table
+from mfal.dft.label import gated
 from mfal.dft.sanity import flagged
 from mfal.explore.candidates import Exploration, explore
 from mfal.explore.pool import draw
@@ -348,9 +349,13 @@ def _flat(frames: Iterable[Iterable[Frame]]) -> list[Frame]:
 
 
 def _judged(campaign: Campaign, frames: Iterable[Frame], labels: Sequence[Label | None]) -> list[Label | None]:
-    """The labels with their flags, by the campaign's limits and by each other; a lost one stays None."""
+    """The labels as the campaign file judges them now: the gate, and flags by its limits and by each other; a lost one
+    stays None. A table's labels are taken at their word."""
+    known = {frame.frame_id: frame for frame in frames}
     present = [label for label in labels if label is not None]
-    judged = iter(flagged({frame.frame_id: frame for frame in frames}, present, campaign.sanity))
+    if not isinstance(campaign.engine, Table):
+        present = [gated(label, known[label.frame_id].structure, campaign.magnetism) for label in present]
+    judged = iter(flagged(known, present, campaign.sanity))
     return [label and next(judged) for label in labels]
 
 

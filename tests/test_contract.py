@@ -33,7 +33,7 @@ def test_the_surrogate_keeps_the_contract(tmp_path):
 
 @pytest.mark.slow
 def test_gpaw_keeps_the_contract(tmp_path):
-    """Ten real calculations. The cutoff is high, because the Pulay correction of the stress is an estimate."""
+    """Eight real calculations. The cutoff is high, because the Pulay correction of the stress is an estimate."""
     section = Gpaw(preset="production", cutoff=550, kpoint_density=2.0, processes=1)
     cell = mno()
     assert validate(engine(section, MAGNETISM), cell, moments(cell), tmp_path / "g") == []

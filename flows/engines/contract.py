@@ -84,7 +84,7 @@ FORCE_TOLERANCE, STRESS_TOLERANCE = 0.1, 6.0
 
 
 def validate(engine: Engine[Any], structure: Structure, moments: list[float], folder: Path) -> list[str]:
-    """Calculate a small crystal six times and say what breaks the contract, a sentence each.
+    """Calculate a small crystal eight times and say what breaks the contract, a sentence each.
 
     Args:
         structure: two or more atoms, one of them magnetic, one off its place so that there is a force; sites grouped by

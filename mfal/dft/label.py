@@ -89,10 +89,16 @@ def judged(label: Label, result: Result, frame: Frame, magnetism: Magnetism) -> 
             reason = f"no finite {name} of shape {shape} in the output"
             return label.model_copy(update={"status": "failed", "reason": reason, "code": result.code})
         numbers[name] = array.tolist()
-    status, reason = "ok", ""
-    if magnetic:
-        status, reason = magnetic_state(frame.structure, label.asked, numbers["magmoms"], magnetism)
-    return label.model_copy(update=numbers | {"status": status, "reason": reason, "code": result.code})
+    filled = label.model_copy(update=numbers | {"status": "ok", "reason": "", "code": result.code})
+    return gated(filled, frame.structure, magnetism)
+
+
+def gated(label: Label, structure: Structure, magnetism: Magnetism) -> Label:
+    """The label with the status that its moments give it: also one from a store, by the gate as it is set now."""
+    if label.fidelity != "magnetic" or label.magmoms is None or label.status in ("unconverged", "failed"):
+        return label
+    status, reason = magnetic_state(structure, label.asked, label.magmoms, magnetism)
+    return label.model_copy(update={"status": status, "reason": reason})
 
 
 def order(frame: Structure, calculated: Structure) -> list[int]:
