@@ -68,7 +68,10 @@ def errors_by_round(rounds: Sequence[Round]) -> go.Figure | None:
     rounds_axis(figure, rounds, start=any(min(t.x) < rounds[0].round for t in figure.data))
     figure.update_yaxes(title_text="force MAE (meV/Å)")
     if min(values) > 0 and max(values) > 10 * min(values):
-        figure.update_yaxes(type="log", dtick="D2")
+        # whole numbers: plotly would write 2 and 5 for 200 and 500
+        marks = [m * 10**k for k in range(-3, 6) for m in (1, 2, 5)]
+        shown = [mark for mark in marks if min(values) / 2 < mark < 2 * max(values)]
+        figure.update_yaxes(type="log", tickvals=shown, ticktext=[f"{mark:g}" for mark in shown])
     else:
         figure.update_yaxes(rangemode="tozero")
     return figure
