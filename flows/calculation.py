@@ -123,7 +123,7 @@ class LabelMaker(Maker):
             with cd(folder):
                 result = engine(self.engine, self.magnetism).calculate(structure, self.fidelity, rung)
             seconds = result.wall_seconds
-            label = judged(label, result, frame, self.magnetism)
+            label = judged(label, result, frame, self.engine.gate(self.magnetism))
         except CalculationError as error:
             seconds = error.wall_seconds
             label = label.model_copy(update={"status": error.status, "reason": str(error)})

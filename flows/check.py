@@ -68,7 +68,7 @@ def _read(path: Path, campaign: Campaign | None) -> tuple[dict[str, Frame], list
             frames, labels = stores.every_frame(), stores.all_labels()
         finally:
             stores.close()
-        magnetism = campaign.magnetism if campaign else None
+        magnetism = campaign.engine.gate(campaign.magnetism) if campaign else None
     elif path.is_file():
         from mfal.dataset import read
 

@@ -354,7 +354,8 @@ def _judged(campaign: Campaign, frames: Iterable[Frame], labels: Sequence[Label 
     known = {frame.frame_id: frame for frame in frames}
     present = [label for label in labels if label is not None]
     if not isinstance(campaign.engine, Table):
-        present = [gated(label, known[label.frame_id].structure, campaign.magnetism) for label in present]
+        gate = campaign.engine.gate(campaign.magnetism)
+        present = [gated(label, known[label.frame_id].structure, gate) for label in present]
     judged = iter(flagged(known, present, campaign.sanity))
     return [label and next(judged) for label in labels]
 

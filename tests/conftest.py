@@ -56,13 +56,7 @@ def small_campaign(directory: Path) -> dict[str, Any]:
             "md": {"temperatures": [600], "steps": 2, "snapshots": 1},
         },
         "engine": {"kind": "surrogate"},
-        # CHGNet's moments are not DFT's: the gate is for those
-        "magnetism": {
-            "hubbard_u": {"Mn": 3.9, "Fe": 5.3},
-            "moments": {"Mn": 5.0, "Fe": 4.0},
-            "check_valence": False,
-            "stray": 1.0,
-        },
+        "magnetism": {"hubbard_u": {"Mn": 3.9, "Fe": 5.3}, "moments": {"Mn": 5.0, "Fe": 4.0}},
         "acquire": {"magnetic_per_round": 2, "threshold": 0.0, "control_share": 0.5, "hold_out": 1},
         "committee": {"members": 2},
         "training": {"epochs": 2, "batch_size": 4},
