@@ -118,7 +118,7 @@ def export(
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{escape(str(out))}: {found} labels")
     if flagged:
-        console.print(f"Left out: {flagged} labels beyond the limits of sanity: ('mfal check' says which)")
+        console.print(f"Left out: {flagged} labels beyond the limits of sanity ('mfal check' says which)")
     if others:
         console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
 

@@ -57,7 +57,7 @@ class CampaignBuilder(Builder):
                 documents = [output["round"]]
             case "labels":
                 # each attempt is a document
-                documents = [*output["earlier"], output | {"earlier": []}]
+                documents = [*output.get("earlier", []), output | {"earlier": []}]
             case _:
                 documents = output if isinstance(output, list) else [output]
         return collection, [trace | document for document in documents]
