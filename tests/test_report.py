@@ -17,8 +17,7 @@ from pymatgen.core import Lattice, Structure
 
 from mfal.committee.calibrate import KINDS, Calibration
 from mfal.frames import FIDELITIES, Arm, Case, Decision, Errors, Fidelity, Frame, Label, Round, Score, Status
-from mfal.report import render
-from mfal.report.page import SIGMAS, headline
+from mfal.report.page import SIGMAS, headline, render
 from mfal.report.routing import ROUTES, route, uncertainty
 from mfal.report.standalone import FOLDER, hours, number
 from mfal.report.text import DECISIONS, sentence

@@ -1,5 +1,1 @@
-"""The report of a campaign: one HTML page that needs no network."""
-
-from mfal.report.page import render
-
-__all__ = ["render"]
+"""The report of a campaign: one HTML page that needs no network; `page.render` makes it."""
