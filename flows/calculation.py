@@ -6,7 +6,6 @@ an error, and the next run tries again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from flows.engines import engine
 from flows.jobs import CampaignJob, ResumableJob
 from mfal import atomic
 from mfal.dft.engines import Engine, Retry, Table
+from mfal.dft.fidelity import fingerprint
 from mfal.dft.label import CalculationError, blank, judged
 from mfal.dft.magnetism import Magnetism
 from mfal.dft.table import look_up
@@ -140,7 +140,7 @@ class LabelMaker(Maker):
 
     def _folder(self, label: Label, rung: Retry | None, first: int) -> Path:
         """Where an attempt is made, by a job whose first attempt has the number `first`."""
-        suffix = f"-{_hash(rung.model_dump(mode='json'))}" if rung else ""
+        suffix = f"-{fingerprint(rung.model_dump(mode='json'))[:6]}" if rung else ""
         later = f"-from-{first}" if first > 1 else ""
         return Path(f"{label.frame_id}-{label.fidelity}-{label.fingerprint}{suffix}{later}").resolve()
 
@@ -166,7 +166,3 @@ def _remembered(folder: Path, limits: dict[str, Any]) -> Label | None:
 
 def _scaled(asked: list[float] | None, rung: Retry | None) -> list[float] | None:
     return [moment * rung.moments for moment in asked] if asked is not None and rung else asked
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:6]

@@ -18,20 +18,19 @@ from maggma.stores import MemoryStore
 from monty.os import cd
 from pymatgen.core import Lattice, Structure
 
-from mfal.dft.engines import EngineSection, Retry
+from mfal.dft import launch
+from mfal.dft.engines import EngineSection, ProgramSection, Retry
 from mfal.dft.fidelity import fingerprint, settings
 from mfal.dft.label import CalculationError, Result
 from mfal.dft.magnetism import Magnetism
 from mfal.frames import FIDELITIES, Fidelity
 
 S = TypeVar("S", bound=EngineSection)
+P = TypeVar("P", bound=ProgramSection)
 
 
 class Engine(ABC, Generic[S]):
     """Single points of one campaign. Knows neither frames nor labels, and no store but jobflow's."""
-
-    #: The program, as people write it.
-    program: ClassVar[str]
 
     def __init__(self, section: S, magnetism: Magnetism) -> None:
         self.section, self.magnetism = section, magnetism
@@ -77,6 +76,31 @@ class Engine(ABC, Generic[S]):
             if failure := self.failure(error):
                 raise failure from error
             raise
+
+
+class LaunchedEngine(Engine[P]):
+    """An engine whose program runs through `mfal.dft.launch`, whose book tells what a run cost and how it ended."""
+
+    #: The program, as people write it.
+    program: ClassVar[str]
+
+    @abstractmethod
+    def stopped(self, error: Exception, launches: list[dict[str, Any]], seconds: float) -> CalculationError | None:
+        """As `failure`, of a program that was started, if `launches` has any, and ended by itself."""
+
+    def failure(self, error: Exception) -> CalculationError | None:
+        folder = Path.cwd()
+        launches, spent = launch.launches(folder), launch.seconds(folder)
+        if isinstance(error, CalculationError):
+            error.wall_seconds = spent
+            return error
+        match launches[-1] if launches else {}:
+            case {"end": "no program", "why": why}:
+                raise RuntimeError(f"{self.program} was not started in {folder}: {why}") from error
+            case {"end": "timeout"}:
+                limit = f"engine.timeout = {self.section.timeout:g} minutes"
+                return CalculationError("failed", f"{self.program} ran longer than {limit}", spent)
+        return self.stopped(error, launches, spent)
 
 
 #: Of a validation, on forces (eV/Å) and the pressure (GPa): engines differ in how exact they are, not in their signs.

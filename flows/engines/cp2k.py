@@ -29,7 +29,7 @@ from pymatgen.core import Structure
 from pymatgen.io.cp2k.inputs import Cp2kInput, DftPlusU
 from pymatgen.io.cp2k.inputs import Section as InputSection
 
-from flows.engines.contract import Engine
+from flows.engines.contract import LaunchedEngine
 from mfal.dft import launch
 from mfal.dft.engines import Cp2k, Cp2kRetry, Retry
 from mfal.dft.label import CalculationError, Result, order
@@ -74,7 +74,7 @@ class Cp2kStaticSet(StaticSetGenerator):
         return written
 
 
-class Cp2kEngine(Engine[Cp2k]):
+class Cp2kEngine(LaunchedEngine[Cp2k]):
     program = "CP2K"
 
     def maker(self, structure: Structure, fidelity: Fidelity, retry: Retry | None = None) -> Maker:
@@ -167,26 +167,16 @@ class Cp2kEngine(Engine[Cp2k]):
             wall_seconds=launch.seconds(Path.cwd()),
         )
 
-    def failure(self, error: Exception) -> CalculationError | None:
-        folder = Path.cwd()
-        ends, spent = launch.launches(folder), launch.seconds(folder)
-        last = ends[-1] if ends else {}
-        if isinstance(error, CalculationError):
-            error.wall_seconds = spent
-            return error
-        if last.get("end") == "no program":
-            raise RuntimeError(f"CP2K was not started in {folder}: {last['why']}") from error
+    def stopped(self, error: Exception, launches: list[dict[str, Any]], seconds: float) -> CalculationError | None:
+        last = launches[-1] if launches else {}
         if "end" not in last:  # never started, or killed with its launcher: the next run tries again
             return None
-        if last["end"] == "timeout":
-            reason = f"ran longer than engine.timeout = {self.section.timeout:g} minutes"
-            return CalculationError("failed", reason, spent)
-        text = _output(folder)
+        text = _output(Path.cwd())
         if "SCF run NOT converged" in text:  # from 2024 on it stops there
-            return CalculationError("unconverged", "no self-consistency: CP2K's SCF run did not converge", spent)
+            return CalculationError("unconverged", "no self-consistency: CP2K's SCF run did not converge", seconds)
         words = re.findall(r"^ \*.{9}[^*\n]{2,}(?=\*$)", text, re.M) if "[ABORT]" in text else [str(error)]
         why = " ".join(" ".join(words).replace("|", " ").split())[:300]
-        return CalculationError("failed", f"CP2K stopped with exit code {last.get('code')}: {why}", spent)
+        return CalculationError("failed", f"CP2K stopped with exit code {last.get('code')}: {why}", seconds)
 
     def problems(self, elements: Iterable[str]) -> list[str]:  # noqa: ARG002
         words = shlex.split(os.path.expandvars(self.section.command))

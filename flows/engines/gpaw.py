@@ -43,8 +43,6 @@ class GpawStaticMaker(AseRelaxMaker):
 
 
 class GpawEngine(Engine[Gpaw]):
-    program = "GPAW"
-
     def maker(self, structure: Structure, fidelity: Fidelity, retry: Retry | None = None) -> Maker:  # noqa: ARG002
         return GpawStaticMaker(
             engine=self.section,

@@ -35,8 +35,6 @@ class SurrogateStaticMaker(AseRelaxMaker):
 
 
 class SurrogateEngine(Engine[Surrogate]):
-    program = "CHGNet"
-
     def maker(self, structure: Structure, fidelity: Fidelity, retry: Retry | None = None) -> Maker:  # noqa: ARG002
         return SurrogateStaticMaker(checkpoint=getattr(self.section, fidelity))
 

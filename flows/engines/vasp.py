@@ -30,7 +30,7 @@ from jobflow import Maker
 from pymatgen.core import SETTINGS, Structure
 from pymatgen.io.vasp import Vasprun
 
-from flows.engines.contract import Engine
+from flows.engines.contract import LaunchedEngine
 from mfal.dft import launch
 from mfal.dft.engines import NUMERICS, Retry, Vasp, VaspRetry
 from mfal.dft.label import GPA_PER_KBAR, CalculationError, Result, order
@@ -72,7 +72,7 @@ LDAU = ("LDAUU", "LDAUJ", "LDAUL")
 UNUSED = ("LMIXTAU", "LDAUPRINT", "EDIFFG")
 
 
-class VaspEngine(Engine[Vasp]):
+class VaspEngine(LaunchedEngine[Vasp]):
     program = "VASP"
 
     def maker(self, structure: Structure, fidelity: Fidelity, retry: Retry | None = None) -> Maker:
@@ -148,32 +148,22 @@ class VaspEngine(Engine[Vasp]):
             wall_seconds=launch.seconds(folder),
         )
 
-    def failure(self, error: Exception) -> CalculationError | None:
-        folder = Path.cwd()
-        spent = launch.seconds(folder)
-        if isinstance(error, CalculationError):
-            error.wall_seconds = spent
-            return error
-        ends = launch.launches(folder)
-        last = ends[-1] if ends else {}
-        if not ends or last.get("end") == "no program" or (last.get("end") == "broken promise" and len(ends) == 1):
-            # VASP never ran: the settings or the machine are at fault, for every frame.
-            if why := last.get("why"):
-                raise RuntimeError(f"VASP was not started in {folder}: {why}") from error
+    def stopped(self, error: Exception, launches: list[dict[str, Any]], seconds: float) -> CalculationError | None:
+        if not launches:
             return None
+        folder, last = Path.cwd(), launches[-1]
         if last.get("end") == "broken promise":
-            return CalculationError("failed", f"custodian changed what is calculated: {last['why']}", spent)
-        if last.get("end") == "timeout":
-            limit = f"engine.timeout = {self.section.timeout:g} minutes"
-            return CalculationError("failed", f"VASP ran longer than {limit}", spent)
+            if len(launches) == 1:  # VASP never ran: the settings are at fault, for every frame
+                raise RuntimeError(f"VASP was not started in {folder}: {last['why']}") from error
+            return CalculationError("failed", f"custodian changed what is calculated: {last['why']}", seconds)
         if isinstance(error, OSError):
             return None
         if _unconverged(folder):
             return CalculationError(
-                "unconverged", f"no self-consistency with custodian's corrections: {_words(error)}", spent
+                "unconverged", f"no self-consistency with custodian's corrections: {_words(error)}", seconds
             )
         code = f"exit code {last['code']}" if last.get("code") else "its output cannot be used"
-        return CalculationError("failed", f"VASP stopped with {code}: {_words(error)}", spent)
+        return CalculationError("failed", f"VASP stopped with {code}: {_words(error)}", seconds)
 
     def problems(self, elements: Iterable[str]) -> list[str]:
         section = self.section

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -36,7 +36,7 @@ class EngineSection(Section):
     @property
     def cores(self) -> int:
         """That one calculation keeps busy; its cost is booked by them."""
-        return getattr(self, "processes", 1)
+        return 1
 
     @property
     def ladder(self) -> list[Retry]:
@@ -53,6 +53,18 @@ class EngineSection(Section):
     def promised(self, fidelity: Fidelity) -> dict[str, Any]:  # noqa: ARG002  (some engines differ by it)
         """Code, functional, pseudopotentials, cutoff, k-points: whatever changes the numbers, spin and U apart."""
         return self.model_dump(mode="json", exclude=set(self.LIMITS | self.PLACE))
+
+
+class ProgramSection(EngineSection):
+    """Of an engine that is a program of its own."""
+
+    #: Cores that one calculation keeps busy.
+    processes: PositiveInt = 1
+    timeout: PositiveFloat = 240.0  # minutes of one attempt, a program's restarts by custodian included
+
+    @property
+    def cores(self) -> int:
+        return self.processes
 
 
 class Mixer(Section):
@@ -72,7 +84,7 @@ class GpawRetry(Retry):
     max_iterations: PositiveInt | None = None
 
 
-class Gpaw(EngineSection):
+class Gpaw(ProgramSection):
     """GPAW in plane waves: open, real DFT on this machine. A preset gives values to the settings left out."""
 
     PRESETS: ClassVar[dict[str, dict[str, float]]] = {
@@ -93,7 +105,6 @@ class Gpaw(EngineSection):
     eigenstates_convergence: PositiveFloat = 1e-6  # eV2 per valence electron
     max_iterations: PositiveInt = 150
     processes: PositiveInt = 2  # MPI ranks of one calculation
-    timeout: PositiveFloat = 240.0  # minutes, then the attempt has failed
     #: Measured on Fe2+ in rock salt that GPAW's own settings do not converge in 150 iterations: the first takes 99, the
     #: second 53, to the same state.
     retries: list[GpawRetry] = [
@@ -162,7 +173,7 @@ class VaspRetry(Retry):
 LINEAR_MIXING = {"AMIX": 0.2, "BMIX": 1e-4, "AMIX_MAG": 0.8, "BMIX_MAG": 1e-4}
 
 
-class Vasp(EngineSection):
+class Vasp(ProgramSection):
     """VASP through atomate2's StaticMaker and custodian."""
 
     PLACE: ClassVar[frozenset[str]] = frozenset(
@@ -173,9 +184,6 @@ class Vasp(EngineSection):
     #: As in a shell, e.g. `srun vasp_std`; environment variables are expanded.
     command: str = Field("vasp_std", min_length=1)
     gamma_command: str = Field("vasp_gam", min_length=1)
-    #: Cores that the command keeps busy.
-    processes: PositiveInt = 1
-    timeout: PositiveFloat = 240.0  # minutes of one attempt, custodian's restarts included
     cutoff: PositiveFloat = 520.0  # eV
     max_iterations: PositiveInt = 200
     #: On top of mfal's own, at both fidelities.
@@ -205,7 +213,7 @@ class Cp2kRetry(Retry):
     max_iterations: PositiveInt | None = None
 
 
-class Cp2k(EngineSection):
+class Cp2k(ProgramSection):
     """CP2K through atomate2's StaticMaker: open DFT with Gaussian basis sets, at the gamma point of a repeated cell."""
 
     LIMITS: ClassVar[frozenset[str]] = EngineSection.LIMITS | {"mixing"}
@@ -214,9 +222,6 @@ class Cp2k(EngineSection):
     kind: Literal["cp2k"] = "cp2k"
     #: As in a shell, e.g. `mpirun -np 8 cp2k.psmp`; environment variables are expanded.
     command: str = Field("cp2k.psmp", min_length=1)
-    #: Cores that the command keeps busy.
-    processes: PositiveInt = 1
-    timeout: PositiveFloat = 240.0  # minutes of one attempt
     functional: Literal["PBE"] = "PBE"
     #: Of BASIS_MOLOPT, for every element.
     basis: str = "DZVP-MOLOPT-SR-GTH"
@@ -274,4 +279,4 @@ def _digest(path: Path, _: int) -> str:
 
 Engine = Annotated[Gpaw | Vasp | Cp2k | Surrogate | Table, Field(discriminator="kind")]
 #: Their tags in the file.
-KINDS = ("gpaw", "vasp", "cp2k", "surrogate", "table")
+KINDS = tuple(section.model_fields["kind"].default for section in get_args(get_args(Engine)[0]))
