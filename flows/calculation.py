@@ -46,9 +46,10 @@ class CalculationJob(ResumableJob):
         return super().run(store, job_dir)
 
 
-def forget_failures(store: JobStore) -> int:
-    """Let every failed or unconverged calculation be attempted once more; how many there are."""
-    criteria = {"metadata.kind": "label", "output.status": {"$in": ["failed", "unconverged"]}}
+def forget_failures(store: JobStore, campaign: str) -> int:
+    """Let every failed or unconverged calculation of a campaign be attempted once more; how many there are."""
+    own = {"metadata.kind": "label", "metadata.campaign": campaign}
+    criteria = own | {"output.status": {"$in": ["failed", "unconverged"]}}
     documents = list(store.query(criteria))
     for document in documents:
         document["metadata"]["limits"] = None

@@ -13,24 +13,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.refuse import refuse, refusing
+from flows.label import TRAJECTORIES
+from flows.opened import HELP, opened
+from flows.refuse import refusing
 from mfal.config import Campaign
 from mfal.config_file import load
 from mfal.dft.label import gated
 from mfal.dft.magnetism import Magnetism
 from mfal.dft.sanity import Sanity, flagged
 from mfal.frames import FIDELITIES, WORDS, Frame, Label
-from stores.campaign import FILE, open_stores
 
 
 def check(
     labels: Annotated[
-        Path,
-        typer.Argument(
-            metavar="LABELS",
-            help="A folder of 'mfal label' or of a campaign, a campaign file, or extended XYZ.",
-            show_default=False,
-        ),
+        str,
+        typer.Argument(metavar="LABELS", help=f"{HELP} Or an extended XYZ file.", show_default=False),
     ],
     config: Annotated[
         Path | None,
@@ -45,7 +42,10 @@ def check(
     """
     with refusing():
         campaign = load(config) if config else None
-        frames, found, campaign = _read(labels, campaign)
+        if Path(labels).suffix in TRAJECTORIES:
+            frames, found = _file(Path(labels), campaign)
+        else:
+            frames, found, campaign = _stored(labels, campaign)
         found = flagged(frames, found, campaign.sanity if campaign else Sanity())
     console = Console(highlight=False)
     shown = found if every else [label for label in found if not label.good]
@@ -57,29 +57,25 @@ def check(
         raise typer.Exit(1)
 
 
-def _read(path: Path, campaign: Campaign | None) -> tuple[dict[str, Frame], list[Label], Campaign | None]:
-    """The labels, judged by the gate of the campaign; without one those of a store keep their status."""
-    if path.suffix in (".yaml", ".yml"):
-        campaign = load(path)
-        path = campaign.directory
-    if path.is_dir() and (path / FILE).is_file():
-        stores = open_stores(path)
-        try:
-            frames, labels = stores.every_frame(), stores.all_labels()
-        finally:
-            stores.close()
-        magnetism = campaign.engine.gate(campaign.magnetism) if campaign else None
-    elif path.is_file():
-        from mfal.dataset import read
+def _file(path: Path, campaign: Campaign | None) -> tuple[dict[str, Frame], list[Label]]:
+    """Of an extended XYZ file, judged by the limits of a campaign or by those of its elements."""
+    from mfal.dataset import read
 
-        listed, labels = read(path)
-        frames = {frame.frame_id: frame for frame in listed}
-        elements = {site.specie.symbol for frame in listed for site in frame.structure}
-        magnetism = campaign.magnetism if campaign else Magnetism.of(elements)
-        labels = [_with_moments(label) for label in labels]
-    else:
-        refuse(f"{path}: is no extended XYZ, no campaign file, and no folder with a {FILE}: 'mfal label' makes one")
-    if magnetism:
+    listed, labels = read(path)
+    frames = {frame.frame_id: frame for frame in listed}
+    elements = {site.specie.symbol for frame in listed for site in frame.structure}
+    magnetism = campaign.magnetism if campaign else Magnetism.of(elements)
+    return frames, [gated(_with_moments(label), frames[label.frame_id].structure, magnetism) for label in labels]
+
+
+def _stored(place: str, campaign: Campaign | None) -> tuple[dict[str, Frame], list[Label], Campaign | None]:
+    """Of a store, judged by the gate of a campaign; without one they keep their status."""
+    with opened(place) as stores:
+        own = stores.campaign.campaign if stores.campaign else None
+        frames, labels = stores.all_frames(own), stores.all_labels(own)
+        campaign = campaign or stores.campaign
+    if campaign:
+        magnetism = campaign.engine.gate(campaign.magnetism)
         labels = [gated(label, frames[label.frame_id].structure, magnetism) for label in labels]
     return frames, labels, campaign
 

@@ -17,17 +17,18 @@ from flows.evaluate import evaluate
 from flows.fold import fold
 from flows.forecast import forecast
 from flows.label import label
+from flows.opened import opened
 from flows.play import play
 from flows.query import query
-from flows.refuse import errors, refuse, refusing
+from flows.refuse import refuse
 from flows.rehearse import rehearse
 from flows.score import score
+from flows.status import status
 from flows.train import train
 from flows.why import why
 from mfal.config import Campaign
 from mfal.config_file import ConfigError, load
 from mfal.frames import WORDS
-from stores.campaign import FILE
 
 # Before torch is imported: its threads must sleep while they wait; beside a busy process they would spin to a crawl.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -58,22 +59,6 @@ def run(
 
 
 @app.command()
-def status(config: Config) -> None:
-    """Print a table of the campaign's rounds: candidates, labels by fidelity and status, core-hours, errors."""
-    campaign = _load(config)
-    from flows.status import table
-    from stores.campaign import open_stores
-
-    _must_exist(campaign, config)
-    stores = open_stores(campaign.directory)
-    try:
-        for part in table(stores, campaign):
-            Console().print(part)
-    finally:
-        stores.close()
-
-
-@app.command()
 def report(
     config: Config,
     round: Annotated[int | None, typer.Option(help="The round; the last finished one by default.", min=0)] = None,
@@ -81,17 +66,12 @@ def report(
     """Write the HTML report of a round again, from the stores, and print where it is."""
     campaign = _load(config)
     from flows.report import write_report
-    from stores.campaign import open_stores
 
-    _must_exist(campaign, config)
-    stores = open_stores(campaign.directory)
-    try:
-        print(write_report(stores, campaign, round))
-    except LookupError as error:
-        errors.print(f"[red]{escape(str(error.args[0]))}[/]")
-        raise typer.Exit(2) from None
-    finally:
-        stores.close()
+    with opened(campaign) as stores:
+        try:
+            print(write_report(stores, campaign, round))
+        except LookupError as error:
+            refuse(str(error.args[0]))
 
 
 @app.command()
@@ -103,17 +83,11 @@ def export(
     """Write the campaign's good labels as extended XYZ: one file to share, or to train on with 'mfal train'."""
     campaign = _load(config)
     from flows.export import export as write
-    from stores.campaign import open_stores
 
-    _must_exist(campaign, config)
     if out.exists() and not force:
         refuse(f"{out}: is there already: give another name, or --force to overwrite it")
-    stores = open_stores(campaign.directory)
-    try:
-        with refusing():
-            counts, others, flagged = write(stores, campaign, out)
-    finally:
-        stores.close()
+    with opened(campaign) as stores:
+        counts, others, flagged = write(stores, campaign, out)
     found = ", ".join(f"{count} {WORDS[fidelity]}" for fidelity, count in counts.items())
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{escape(str(out))}: {found} labels")
@@ -123,7 +97,7 @@ def export(
         console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
 
 
-for command in (doctor, label, check, why, rehearse, forecast, train, evaluate, fold, score, query):
+for command in (status, doctor, label, check, why, rehearse, forecast, train, evaluate, fold, score, query):
     app.command()(command)
 
 
@@ -136,14 +110,6 @@ def _load(config: Path) -> Campaign:
 
 def _refuse(error: ConfigError) -> NoReturn:
     refuse(*error.lines)
-
-
-def _must_exist(campaign: Campaign, config: Path) -> None:
-    if not (campaign.directory / FILE).is_file():
-        errors.print(
-            f"Nothing has run yet in {escape(str(campaign.directory))}: start with 'mfal run {escape(str(config))}'"
-        )
-        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -84,10 +84,9 @@ class Display:
             self.kept += 1
             return
         self.calculated[fidelity] += 1
-        label = stores.labels.query_one({"job_uuid": event.job.uuid}, sort={"attempt": -1})
-        good = label["status"] == "ok"
-        mark = "[green]ok[/]" if good else f"[yellow]{label['status']}[/]"
-        detail = f"{3600 * label['core_hours']:.0f} core-s" if good else escape(label["reason"])
+        (label,) = stores.labels.query({"job_uuid": event.job.uuid}, sort="-attempt", limit=1)
+        mark = "[green]ok[/]" if label.good else f"[yellow]{label.status}[/]"
+        detail = f"{3600 * label.core_hours:.0f} core-s" if label.good else escape(label.reason)
         self.say(f"round {event.job.metadata['round']}  {escape(event.job.name)}  {mark}  {detail}")
 
     def _step(self, event: Event, kind: str, round: int, details: str) -> None:
@@ -101,8 +100,8 @@ class Display:
                 self.say(f"round {round}  {kind} done{details}")
 
     def _decisions(self, stores: CampaignStores, round: int) -> str:
-        found = stores.scores.query({"campaign": self.campaign.campaign, "round": round}, properties=["decision"])
-        return f": {decided(Counter(score['decision'] for score in found))}"
+        now = {"campaign": self.campaign.campaign, "round": round}
+        return f": {decided(Counter(decision for (decision,) in stores.scores.rows(now, ['decision'])))}"
 
     def _round(self, event: Event, stores: CampaignStores, round: int) -> None:
         path = report_path(self.campaign, round)
@@ -110,7 +109,7 @@ class Display:
             write_report(stores, self.campaign, round)
         self.reports.append(path)
         summary = next(s for s in stores.all_rounds(self.campaign.campaign) if s.round == round)
-        self.footer = moments_line(stores)
+        self.footer = moments_line(stores, self.campaign.campaign)
         if event.what == "finished":
             self.say(f"[bold]round {round}  done[/]; next: {escape(summary.next_step)}; report: {escape(str(path))}")
             for learned in filter(None, (summary.saving, summary.probe)):

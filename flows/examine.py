@@ -28,8 +28,8 @@ from packaging.specifiers import SpecifierSet
 from mfal.config import Campaign
 from mfal.dft import engines, table
 from mfal.dft.magnetism import Magnetism
-from stores.campaign import FILE
-from stores.sqlite import APPLICATION_ID, FORMAT
+from stores.connect import FILE
+from stores.database import APPLICATION_ID, FORMAT
 
 MOUNTS = Path("/proc/mounts")
 #: File systems shared between machines, which SQLite's write-ahead log is not for (sqlite.org/wal.html).

@@ -23,11 +23,10 @@ def export(stores: CampaignStores, campaign: Campaign, path: Path) -> tuple[dict
     Raises:
         ValueError: there is no good label.
     """
-    good = [label for label in stores.all_labels() if label.good]
+    good = [label for label in stores.all_labels(campaign.campaign) if label.good]
     wanted = {fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)) for fidelity in FIDELITIES}
     frames = stores.all_frames(campaign.campaign)
-    # a folder may hold another campaign, too
-    same = [label for label in good if label.fingerprint in wanted and label.frame_id in frames]
+    same = [label for label in good if label.fingerprint in wanted]
     labels = [label for label in flagged(frames, same, campaign.sanity) if label.good]
     dataset.write(path, frames.values(), labels)
     counts = Counter(label.fidelity for label in labels)

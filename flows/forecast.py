@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.refuse import refuse, refusing
+from flows.opened import opened
+from flows.refuse import refusing
 from flows.rehearse import FILE as REHEARSAL
 from flows.rehearse import rehearsal_directory
 from mfal.config_file import load
 from mfal.frames import FIDELITIES, WORDS
-from stores.campaign import FILE, open_stores
 
 
 def forecast(
@@ -36,13 +36,8 @@ def forecast(
         rehearsed = rehearsal_directory(campaign) / REHEARSAL
         if rehearsed.is_file():
             campaign = load(rehearsed)
-        if not (campaign.directory / FILE).is_file():
-            refuse(f"{config}: nothing has run yet: rehearse it with 'mfal rehearse {config} --data DATASET.extxyz'")
-        stores = open_stores(campaign.directory)
-        try:
+        with opened(campaign) as stores:
             rounds = stores.all_rounds(campaign.campaign)
-        finally:
-            stores.close()
         spent = list(accumulate(sum(r.core_hours.values()) for r in rounds))
         measured = [(r, r.errors.get("hold_out", {}).get("magnetic")) for r in rounds]
         points = [

@@ -81,7 +81,6 @@ def label(
             screen.on_event,
             retry_failed=retry_failed,
             frames=list(unique.values()),
-            campaign=name,
         )
     _finish(out, unique, screen)
 

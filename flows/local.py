@@ -55,27 +55,27 @@ def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None], *
         AlreadyRunningError: another process is at it.
     """
     check(campaign)
-    run_flow(campaign_flow(campaign), campaign.directory, on_event, retry_failed=retry_failed)
+    run_flow(campaign_flow(campaign), campaign, on_event, retry_failed=retry_failed)
 
 
 def run_flow(
     flow: Flow,
-    directory: Path,
+    place: Campaign | Path,
     on_event: Callable[[Event, CampaignStores], None],
     *,
     retry_failed: bool = False,
     frames: Sequence[Frame] = (),
-    campaign: str = "",
 ) -> None:
-    """Run a flow of mfal's jobs in this process, with its stores and calculations in `directory`.
+    """Run a flow of mfal's jobs in this process, with the store and the directory of a campaign, or in a folder.
 
     Args:
-        frames: those that no job of the flow puts out, of this `campaign`.
+        frames: those that no job of the flow puts out; the flow has the name of their campaign.
 
     Raises:
         ConfigError: the directory cannot be made, or holds a store that is not one of mfal.
         AlreadyRunningError: another process is at it.
     """
+    directory = place if isinstance(place, Path) else place.directory
     folder = directory / "calculations"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,13 +83,13 @@ def run_flow(
         raise ConfigError([f"directory = {str(directory)!r}: cannot be made ({error}): give another"]) from error
     with _alone(directory / "run.lock"):
         try:
-            stores = open_stores(directory)
+            stores = open_stores(place, make=True)
         except ValueError as error:
-            raise ConfigError([f"directory = {str(directory)!r}: {error}"]) from error
+            raise ConfigError([str(error)]) from error
         try:
             if retry_failed:
-                forget_failures(stores.jobs)
-            stores.add_frames(campaign, frames)
+                forget_failures(stores.jobs, flow.name)
+            stores.add_frames(flow.name, frames)
             with _listening(lambda event: _tell(event, stores, on_event)):
                 # A calculation that goes wrong is a label, not an error; any other error ends the run where it happens.
                 run_locally(flow, store=stores.jobs, root_dir=folder, log=False, raise_immediately=True)
@@ -100,7 +100,7 @@ def run_flow(
 def _tell(event: Event, stores: CampaignStores, on_event: Callable[[Event, CampaignStores], None]) -> None:
     if event.what in ("finished", "kept"):
         # Also for kept jobs: a process may have died between saving the output and building from it.
-        CampaignBuilder(stores, [event.job.uuid]).build()
+        CampaignBuilder.of(stores, [event.job.uuid]).build()
     on_event(event, stores)
 
 

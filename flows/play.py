@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import typer
+from pymongo.errors import PyMongoError
 from rich.markup import escape
 
 from flows.refuse import errors, refuse, resumable
@@ -46,6 +47,9 @@ def ended(screen: Screen) -> Iterator[None]:
             yield
     except ConfigError as error:
         refuse(*error.lines)
+    except PyMongoError as error:  # whose text may hold more of the address than is good to show
+        errors.print(f"[red]The store does not answer ({type(error).__name__})[/]: the same command goes on from here")
+        raise typer.Exit(1) from None
     except AlreadyRunningError as error:
         errors.print(f"[red]{escape(str(error))}[/]: wait for it, or stop it")
         raise typer.Exit(1) from None

@@ -9,28 +9,19 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import typer
-from maggma.core import Store
 from pymatgen.core import Structure
 from rich.console import Console
 from rich.markup import escape
 
+from flows.opened import HELP, opened
 from flows.refuse import errors, refuse, refusing
-from flows.rows import WIDE, csv_text, pick, plain, table_text
+from flows.rows import WIDE, csv_text, plain, table_text
 from mfal import atomic
-from mfal.config_file import load
 from mfal.dft.sanity import Sanity, flagged
-from stores.campaign import FILE, CampaignStores, open_stores
+from stores.campaign import CampaignStores
+from stores.collection import COLUMNS, pick
 from stores.where import FIELDS, annotation, criteria
 
-#: What is worth reading of a document: no lists of atoms, no weights, no structures.
-COLUMNS = {
-    "frames": "round frame_id parent source",
-    "labels": "round frame_id fidelity status attempt energy core_hours reason",
-    "scores": "round frame_id decision sigma_nonmagnetic sigma_delta sigma_magnetic gain",
-    "models": "round member seed device seconds trained_on.nonmagnetic trained_on.magnetic data_fingerprint",
-    "rounds": "round candidates trained_on.magnetic core_hours.nonmagnetic core_hours.magnetic"
-    " errors.hold_out.magnetic.forces next_step",
-}
 #: Rows of a table that asks for no other number.
 LIMIT = 50
 
@@ -40,14 +31,7 @@ def query(
         Literal["frames", "labels", "scores", "models", "rounds"],
         typer.Argument(metavar="COLLECTION", help="frames, labels, scores, models or rounds.", show_default=False),
     ],
-    path: Annotated[
-        Path,
-        typer.Argument(
-            metavar="STORE",
-            help="A folder of 'mfal run' or 'mfal label', or a campaign file, for what is of that campaign.",
-            show_default=False,
-        ),
-    ],
+    place: Annotated[str, typer.Argument(metavar="STORE", help=HELP, show_default=False)],
     where: Annotated[
         str,
         typer.Option(
@@ -82,38 +66,30 @@ def query(
         for field in order or ():
             annotation(collection, field, f"--sort {field}")
         wanted = criteria(where, collection)
-        campaign = load(path) if path.suffix in (".yaml", ".yml") else None
-        folder = campaign.directory if campaign else path
-        if not (folder / FILE).is_file():
-            refuse(f"{folder}: has no {FILE}: 'mfal run' and 'mfal label' make one; name its folder or campaign file")
-        if campaign:
-            own = {"campaign": campaign.campaign}
-            wanted = {"$and": [own, wanted]} if "campaign" in wanted else own | wanted
-        most = (LIMIT if format == "table" else 0) if limit is None else limit
-        stores = open_stores(folder)
-        try:
-            store: Store = getattr(stores, collection)
-            # whole fields: a projection finds nothing by a position in a list
-            fields = list(dict.fromkeys(column.split(".")[0] for column in shown)) or None
-            found = list(store.query(wanted, properties=fields, sort=order, limit=most))
-            if not found:
-                errors.print(f"None of the {store.count()} {collection} in {escape(str(folder))} matches")
-            rows = [[plain(pick(document, column.split("."))) for column in shown] for document in found]
-            text, count = "", len(found)
-            if format == "json":
-                documents = [dict(zip(shown, row, strict=True)) for row in rows]
-                text = f"{json.dumps(documents, indent=2, ensure_ascii=False, allow_nan=False)}\n"
-            elif format == "csv":
-                text = csv_text(shown, rows)
-            elif format == "table" and found:
-                total = store.count(wanted) if count == most else count
-                text = table_text(shown, rows, total, WIDE if out else None)
-            elif format == "extxyz" and found and collection == "frames":
-                text, count = _frames(found)
-            elif format == "extxyz" and found:
-                text, count = _labels(found, stores, campaign.sanity if campaign else Sanity())
-        finally:
-            stores.close()
+    most = (LIMIT if format == "table" else 0) if limit is None else limit
+    with opened(place) as stores:
+        if stores.campaign:
+            wanted = {"$and": [stores.own(collection, stores.campaign.campaign), wanted]}
+        store = stores.collections[collection].store
+        # whole fields: a projection finds nothing by a position in a list
+        fields = list(dict.fromkeys(column.split(".")[0] for column in shown)) or None
+        found = list(store.query(wanted, properties=fields, sort=order, limit=most))
+        if not found:
+            errors.print(f"None of the {store.count()} {collection} in {escape(stores.address)} matches")
+        rows = [[plain(pick(document, column.split("."))) for column in shown] for document in found]
+        text, count = "", len(found)
+        if format == "json":
+            documents = [dict(zip(shown, row, strict=True)) for row in rows]
+            text = f"{json.dumps(documents, indent=2, ensure_ascii=False, allow_nan=False)}\n"
+        elif format == "csv":
+            text = csv_text(shown, rows)
+        elif format == "table" and found:
+            total = store.count(wanted) if count == most else count
+            text = table_text(shown, rows, total, WIDE if out else None)
+        elif format == "extxyz" and found and collection == "frames":
+            text, count = _frames(found)
+        elif format == "extxyz" and found:
+            text, count = _labels(found, stores, stores.campaign.sanity if stores.campaign else Sanity())
         if not out:
             print(text, end="")
         elif text:
@@ -170,7 +146,7 @@ def _labels(documents: list[dict[str, Any]], stores: CampaignStores, limits: San
     """
     from mfal.dataset import write
 
-    frames = stores.every_frame()
+    frames = stores.all_frames()
     # judged beside all there are: the limits of sanity look at the others
     every = flagged(frames, stores.all_labels(), limits)
     judged = {(label.frame_id, label.fingerprint, label.attempt): label for label in every}

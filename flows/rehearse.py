@@ -75,6 +75,7 @@ def rehearsal(
         update={
             "campaign": f"{campaign.campaign[:53]}-rehearsal",
             "directory": rehearsal_directory(campaign),
+            "store": None,  # not among what was calculated
             "engine": Table(data=data.absolute(), core_hours=costs),
             "seed": campaign.seed if seed is None else seed,
         }

@@ -30,7 +30,7 @@ def write_report(stores: CampaignStores, campaign: Campaign, round: int | None =
         campaign=campaign.campaign,
         rounds=[summary for summary in rounds if summary.round <= last],
         frames=stores.all_frames(campaign.campaign),
-        labels=stores.all_labels(),
+        labels=stores.all_labels(campaign.campaign),
         scores=stores.all_scores(campaign.campaign),
         parity=stores.parity(campaign.campaign, last),
     )

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -31,18 +32,6 @@ WIDE = 200
 FOLDED = 24
 
 
-def pick(value: Any, path: Sequence[str]) -> Any:
-    """What is at a dotted path, through lists as MongoDB goes; None where there is nothing."""
-    for i, part in enumerate(path):
-        if isinstance(value, list):
-            if not part.isdecimal():
-                return [pick(item, path[i:]) for item in value]
-            value = value[int(part)] if int(part) < len(value) else None
-        else:
-            value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
 def plain(value: Any) -> Any:
     """As JSON has it, which knows neither NaN nor infinity."""
     if isinstance(value, dict):
@@ -51,6 +40,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds")
     return value if value is None or isinstance(value, str | int) else str(value)
 
 

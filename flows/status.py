@@ -1,24 +1,88 @@
-"""The state of a campaign as a table, from the stores only."""
+"""`mfal status`: the state of one campaign or of many, from the stores only."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from mfal.config import Campaign
+from flows.opened import HELP, everywhere, opened
+from flows.refuse import refuse
 from mfal.dft.magnetism import MAGNETIC_ELEMENTS
 from mfal.frames import FIDELITIES, WORDS, Errors, Round
 from mfal.report.text import decided, sentence
 from stores.campaign import CampaignStores
 
+OVERVIEW = ("campaign", "store", "rounds", "frames", "good labels", "core-h", "F hold-out", "next")
 
-def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
+
+def status(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STORE]...", help=f"{HELP} By default all below runs/.", show_default=False),
+    ] = None,
+) -> None:
+    """Print where a campaign is, round by round: candidates, labels, core-hours, errors. Of several: a line each."""
+    named = places or everywhere()
+    if not named:
+        refuse("no campaign has run here: name its file, its folder or the address of its store")
+    found: list[tuple[str, list[str]]] = []
+    details: list[RenderableType] = []
+    for place in named:
+        with opened(place) as stores:
+            own = [stores.campaign.campaign] if stores.campaign else stores.campaigns()
+            if len(named) == len(own) == 1:
+                details = table(stores, own[0])
+            found += [(place, _line(stores, name)) for name in own]
+    console = Console(highlight=False)
+    for part in details or [_overview([line for _, line in found])]:
+        console.print(part)
+
+
+def _overview(lines: list[list[str]]) -> Table:
+    out = Table(*OVERVIEW, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    out.caption, out.caption_justify = (
+        "Labels and core-hours: non-magnetic + magnetic. F: meV/Å, magnetic (frames).",
+        "left",
+    )
+    for column in out.columns:
+        column.justify = "right" if column.header in OVERVIEW[2:-1] else "left"
+        column.overflow = "fold"
+    for line in lines:
+        out.add_row(*map(escape, line))
+    return out
+
+
+def _line(stores: CampaignStores, campaign: str) -> list[str]:
+    """A campaign in a line, as OVERVIEW has it."""
+    rounds = stores.all_rounds(campaign)
+    good: Counter[str] = Counter()
+    hours: Counter[str] = Counter()
+    for fidelity, status, cost in stores.labels.rows(
+        stores.own("labels", campaign), ["fidelity", "status", "core_hours"]
+    ):
+        good[fidelity] += status == "ok"
+        hours[fidelity] += cost
+    last = rounds[-1] if rounds else None
+    return [
+        campaign,
+        stores.address,
+        str(len(rounds)),
+        str(stores.frames.count({"campaign": campaign})),
+        " + ".join(str(good[fidelity]) for fidelity in FIDELITIES),
+        " + ".join(f"{hours[fidelity]:.3f}" for fidelity in FIDELITIES),
+        _force_error(last.errors["hold_out"].get("magnetic")) if last else "-",
+        (last.next_step if last.stop else f"round {len(rounds)}") if last else "",
+    ]
+
+
+def table(stores: CampaignStores, campaign: str) -> list[RenderableType]:
     """Two rows a round, one for each fidelity; below them the moments and what comes next."""
     out = Table(
         "round",
@@ -31,10 +95,10 @@ def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    out.title, out.title_justify = f"campaign {campaign.campaign}", "left"
+    out.title, out.title_justify = f"campaign {campaign}", "left"
     for column in (out.columns[i] for i in (0, 1, 4, 5, 6)):
         column.justify = "right"
-    rounds = stores.all_rounds(campaign.campaign)
+    rounds = stores.all_rounds(campaign)
     for summary in rounds:
         for fidelity in FIDELITIES:
             first = fidelity == FIDELITIES[0]
@@ -50,21 +114,26 @@ def table(stores: CampaignStores, campaign: Campaign) -> list[RenderableType]:
             )
     unfinished: dict[str, Counter[str]] = defaultdict(Counter)
     hours: Counter[str] = Counter()
-    for label in stores.labels.query({"round": len(rounds), "campaign": campaign.campaign}):
-        unfinished[label["fidelity"]][label["status"]] += 1
-        hours[label["fidelity"]] += label["core_hours"]
+    now = {"round": len(rounds), "campaign": campaign}
+    for fidelity, status, cost in stores.labels.rows(now, ["fidelity", "status", "core_hours"]):
+        unfinished[fidelity][status] += 1
+        hours[fidelity] += cost
     for fidelity in FIDELITIES if unfinished else ():
         counts, cost = _statuses(unfinished[fidelity]), f"{hours[fidelity]:.3f}"
         out.add_row(str(len(rounds)), "", WORDS[fidelity], counts, cost, "", "")
-    state = f"Next: {rounds[-1].next_step}" if rounds and rounds[-1].stop else f"Round {len(rounds)} is not finished"
+    state = f"Round {len(rounds)} is not finished."
+    if rounds and rounds[-1].stop:
+        state = f"Next: {rounds[-1].next_step}."
+    elif not stores.jobs.count({"metadata.kind": "explore", "metadata.campaign": campaign}):
+        state = ""  # labels that somebody asked for or brought
     notes = [
         "F: mean absolute force error in meV/Å (number of frames). Hold-out: never trained on.",
         "Random: the control arm, drawn at random, predicted before any training on it.",
-        *_bad_labels(stores),
+        *_bad_labels(stores, campaign),
         *(escape(f"flagged: {line}") for line in (rounds[-1].flagged if rounds else [])),
-        moments_line(stores),
+        moments_line(stores, campaign),
         *(_learned(rounds[-1]) if rounds else []),
-        f"{state}.",
+        state,
     ]
     return [out, *(note for note in notes if note)]
 
@@ -82,21 +151,22 @@ def _learned(summary: Round) -> list[str]:
     ]
 
 
-def moments_line(stores: CampaignStores) -> str:
+def moments_line(stores: CampaignStores, campaign: str) -> str:
     """The range of |moment| by element over the good magnetic labels."""
     found: dict[str, list[float]] = defaultdict(list)
-    for label in stores.labels.query({"fidelity": "magnetic", "status": "ok"}):
-        frame = stores.frames.query_one({"frame_id": label["frame_id"]}, properties=["structure"])
-        for site, moment in zip(frame["structure"]["sites"], label["magmoms"], strict=True):
-            if site["label"] in MAGNETIC_ELEMENTS:
-                found[site["label"]].append(abs(moment))
+    frames = stores.all_frames(campaign)
+    for label in stores.all_labels(campaign, fidelity="magnetic", status="ok"):
+        for site, moment in zip(frames[label.frame_id].structure, label.magmoms or (), strict=True):
+            if site.specie.symbol in MAGNETIC_ELEMENTS:
+                found[site.specie.symbol].append(abs(moment))
     ranges = [f"{el} {min(m):.2f} to {max(m):.2f} µB ({len(m)} ions)" for el, m in sorted(found.items())]
     return f"Moments of the good magnetic labels: {', '.join(ranges)}" if ranges else ""
 
 
-def _bad_labels(stores: CampaignStores) -> list[str]:
+def _bad_labels(stores: CampaignStores, campaign: str) -> list[str]:
     """How many labels are bad for what reason, the most frequent first."""
-    bad = Counter((doc["status"], doc["reason"]) for doc in stores.labels.query({"status": {"$ne": "ok"}}))
+    wanted = stores.own("labels", campaign) | {"status": {"$ne": "ok"}}
+    bad = Counter((status, reason) for status, reason in stores.labels.rows(wanted, ["status", "reason"]))
     return [escape(f"{count} x {status}: {reason}") for (status, reason), count in bad.most_common()]
 
 

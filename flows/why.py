@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,11 +10,11 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from flows.refuse import refuse, refusing
-from mfal.config_file import load
+from flows.opened import HELP, everywhere, opened
+from flows.refuse import refuse
 from mfal.frames import FIDELITIES, WORDS, Decision, Frame, Label, Round, Score
 from mfal.report.text import sentence
-from stores.campaign import FILE, CampaignStores, open_stores
+from stores.campaign import CampaignStores
 
 DECISIONS: dict[Decision, str] = {
     "skip": "no calculation",
@@ -28,31 +27,26 @@ DECISIONS: dict[Decision, str] = {
 
 def why(
     frame_id: Annotated[str, typer.Argument(help="The frame, or the first digits of it.", show_default=False)],
-    config: Annotated[
-        Path | None,
-        typer.Option(help="The campaign file; by default every campaign below runs/ is asked.", show_default=False),
+    place: Annotated[
+        str | None, typer.Argument(metavar="[STORE]", help=f"{HELP} By default all below runs/.", show_default=False)
     ] = None,
 ) -> None:
     """Print why a frame was calculated, or was not: the decision, the numbers behind it, and the labels."""
-    with refusing():
-        folders = [load(config).directory] if config else sorted(path.parent for path in Path("runs").glob(f"*/{FILE}"))
-    folders = [folder for folder in folders if (folder / FILE).is_file()]
-    if not folders:
-        refuse("no campaign has run here: name its file with --config")
+    places = [place] if place else everywhere()
+    if not places:
+        refuse("no campaign has run here: name its file, its folder or the address of its store")
     console = Console(highlight=False)
     found = 0
-    for folder in folders:
-        stores = open_stores(folder)
-        try:
-            for document in stores.frames.query({"frame_id": {"$regex": f"^{_digits(frame_id)}"}}):
+    for where in places:
+        with opened(where) as stores:
+            own = stores.own("frames", stores.campaign.campaign) if stores.campaign else {}
+            wanted = own | {"frame_id": {"$regex": f"^{_digits(frame_id)}"}}
+            for campaign, name in stores.frames.rows(wanted, ["campaign", "frame_id"]):
                 found += 1
-                for part in explain(stores, document["campaign"], document["frame_id"]):
+                for part in explain(stores, campaign, name):
                     console.print(part, soft_wrap=isinstance(part, str))
-        finally:
-            stores.close()
     if not found:
-        places = ", ".join(str(folder) for folder in folders)
-        refuse(f"{frame_id}: is no frame of {places}: 'mfal report' lists the frames of a round")
+        refuse(f"{frame_id}: is no frame of {', '.join(places)}: 'mfal report' lists the frames of a round")
 
 
 def explain(stores: CampaignStores, campaign: str, frame_id: str) -> list[RenderableType]:

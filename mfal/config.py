@@ -26,6 +26,7 @@ from mfal.dft.ordering import Host, misfit
 from mfal.dft.sanity import Sanity
 from mfal.frames import Fidelity
 from mfal.section import VACANCY, Section, Symbol, existing
+from mfal.storage import Storage
 
 
 def _read_structure(value: Any, info: ValidationInfo) -> Any:
@@ -251,6 +252,9 @@ class Campaign(TrainingFile):
     #: Everything is written below this folder; relative to where the command runs. Absolute once loaded, because jobs
     #: change the working directory.
     directory: Annotated[Path, AfterValidator(Path.absolute)]
+    #: `sqlite:///file`, `mongodb://host/database`, a maggma store as jobflow's settings have it, or `jobflow` for the
+    #: store of those; by default a SQLite file in the directory. Passwords as `${NAME}` of the environment.
+    store: Storage = None
     parents: list[Parent] = Field(min_length=1)
     explore: Explore = Explore()
     engine: Engine

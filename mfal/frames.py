@@ -195,11 +195,12 @@ class Round(Document):
 
 
 class Member(Document):
-    """One trained committee member. The weights are base64 of a safetensors file; see `mfal.model.weights`."""
+    """One trained committee member."""
 
     member: int
     seed: int
-    weights: str
+    #: Base64 of a safetensors file (`mfal.model.weights`); empty in the collection, where they are a blob.
+    weights: str = ""
     #: One entry an epoch: epoch, loss, and the MAEs on the training set.
     log: list[dict[str, float]] = []
 

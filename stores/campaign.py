@@ -5,55 +5,118 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 from jobflow import JobStore
-from maggma.core import Store
 from monty.json import MontyDecoder, jsanitize
 
-from mfal.frames import Document, Frame, Label, Round, Score
-from stores.sqlite import SQLiteStore
+from mfal.config import Campaign
+from mfal.config_file import load
+from mfal.frames import Frame, Label, Member, Round, Score, TrainedCommittee
+from mfal.storage import Storage, is_address
+from stores.collection import Collection
+from stores.connect import KEYS, address, connect, sqlite_file
+from stores.where import MODELS
 
-FILE = "campaign.sqlite"
+if TYPE_CHECKING:
+    from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+CAMPAIGN_FILES = (".yaml", ".yml")
 
 
-@dataclass
+@dataclass(frozen=True)
 class CampaignStores:
-    """Open stores of one campaign. `jobs` is the memory of the flow; the collections are built from it."""
+    """Open stores. `jobs` is the memory of the flow; the collections are built from it (`stores.builder`)."""
 
     jobs: JobStore
-    frames: Store
-    labels: Store
-    scores: Store
-    models: Store
-    rounds: Store
+    frames: Collection[Frame]
+    labels: Collection[Label]
+    scores: Collection[Score]
+    models: Collection[Member]
+    rounds: Collection[Round]
+    #: For people; holds nothing secret.
+    address: str = ""
+    #: That of the file they were opened with.
+    campaign: Campaign | None = None
+
+    @property
+    def collections(self) -> dict[str, Collection[Any]]:
+        return {name: getattr(self, name) for name in KEYS}
+
+    def campaigns(self) -> list[str]:
+        """The names of all that the store holds."""
+        return sorted(self.frames.store.distinct("campaign"))
 
     def all_rounds(self, campaign: str) -> list[Round]:
-        return [_as(Round, doc) for doc in self.rounds.query({"campaign": campaign}, sort={"round": 1})]
+        return self.rounds.query({"campaign": campaign}, sort="round")
 
-    def all_frames(self, campaign: str, **criteria: Any) -> dict[str, Frame]:
-        return {doc["frame_id"]: _as(Frame, doc) for doc in self.frames.query({"campaign": campaign, **criteria})}
+    def all_frames(self, campaign: str | None = None, **criteria: Any) -> dict[str, Frame]:
+        """Of a campaign, or of all in the store."""
+        own = {} if campaign is None else {"campaign": campaign}
+        return {frame.frame_id: frame for frame in self.frames.query(own | criteria)}
 
-    def every_frame(self) -> dict[str, Frame]:
-        """Of all campaigns in the store."""
-        return {doc["frame_id"]: _as(Frame, doc) for doc in self.frames.query({})}
-
-    def all_labels(self, **criteria: Any) -> list[Label]:
-        return [_as(Label, doc) for doc in self.labels.query(criteria, sort={"finished_at": 1})]
+    def all_labels(self, campaign: str | None = None, **criteria: Any) -> list[Label]:
+        """Of the frames of a campaign, or of all in the store; in the order in which they ended."""
+        own = {} if campaign is None else self.own("labels", campaign)
+        return self.labels.query(own | criteria, sort="finished_at")
 
     def all_scores(self, campaign: str, **criteria: Any) -> list[Score]:
-        found = self.scores.query({"campaign": campaign, **criteria}, sort={"round": 1})
-        return [_as(Score, doc) for doc in found]
+        return self.scores.query({"campaign": campaign, **criteria}, sort="round")
+
+    def own(self, collection: str, campaign: str) -> dict[str, Any]:
+        """The criterion for what is of a campaign. A label is of every campaign that has its frame, whichever of them
+        calculated it."""
+        if collection != "labels":
+            return {"campaign": campaign}
+        return {"frame_id": {"$in": self.frames.store.distinct("frame_id", {"campaign": campaign})}}
+
+    def entries(self, where: str | dict[str, Any] = "") -> list[ComputedStructureEntry]:
+        """Labels with their structures, as pymatgen knows them: energy in eV, `magmom` (µB) and `forces` (eV/Å) as
+        properties of the sites, the rest (`fidelity`, `stress` in GPa, ...) in `data`. Those without an energy are left
+        out.
+
+        Raises:
+            ValueError: the question cannot be read.
+        """
+        from pymatgen.entries.computed_entries import ComputedStructureEntry
+
+        labels = self.labels.query(where)
+        frames = self.all_frames(frame_id={"$in": sorted({label.frame_id for label in labels})})
+        entries = []
+        for label in labels:
+            if label.energy is None:
+                continue
+            structure = frames[label.frame_id].structure.copy()
+            for name, values in (("magmom", label.magmoms), ("forces", label.forces)):
+                if values is not None:
+                    structure.add_site_property(name, values)
+            kept = ("frame_id", "fidelity", "fingerprint", "status", "stress", "core_hours", "code")
+            data = {name: getattr(label, name) for name in kept}
+            name = f"{label.frame_id}-{label.fidelity}-{label.fingerprint}-{label.attempt}"
+            entries.append(ComputedStructureEntry(structure, label.energy, data=data, entry_id=name))
+        return entries
+
+    def committee(self, campaign: str, round: int) -> TrainedCommittee:
+        """The committee after a round, weights included.
+
+        Raises:
+            LookupError: there is none.
+        """
+        built = self.models.store.query_one({"campaign": campaign, "round": round}, ["job_uuid"])
+        if not built:
+            raise LookupError(f"there is no committee of round {round} of {campaign} in {self.address}")
+        return self.output(built["job_uuid"])
 
     def add_frames(self, campaign: str, frames: Iterable[Frame]) -> None:
         """Frames that no job put out: those that a person gave."""
         trace = {"campaign": campaign, "round": 0}
         if documents := [trace | jsanitize(frame.model_dump(), strict=True) for frame in frames]:
-            self.frames.update(documents, key=["campaign", "frame_id"])
+            self.frames.store.update(documents, key=KEYS["frames"])
 
     def parity(self, campaign: str, round: int) -> list[dict[str, Any]]:
         """True and predicted numbers of a round's evaluation, from the blob store."""
-        built = self.rounds.query_one({"campaign": campaign, "round": round})
+        built = self.rounds.store.query_one({"campaign": campaign, "round": round})
         return self.output(built["job_uuid"]).parity if built else []
 
     def output(self, uuid: str) -> Any:
@@ -62,36 +125,43 @@ class CampaignStores:
         return MontyDecoder().process_decoded(document["output"])
 
     def close(self) -> None:
-        for store in (self.jobs, self.frames, self.labels, self.scores, self.models, self.rounds):
-            store.close()
+        self.jobs.close()
+        for collection in self.collections.values():
+            collection.store.close()
+
+    def __enter__(self) -> CampaignStores:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
 
 
-D = TypeVar("D", bound=Document)
+def open_stores(where: Campaign | Path | str, *, make: bool = False) -> CampaignStores:
+    """The stores of a campaign, of a campaign file, in a folder, or at an address (`sqlite:///...`, `mongodb://...`).
 
-
-def _as(model: type[D], stored: dict[str, Any]) -> D:
-    """The document as its model knows it, without what the store and the builder add."""
-    return model.model_validate({key: stored[key] for key in model.model_fields if key in stored})
-
-
-def open_stores(directory: Path | str) -> CampaignStores:
-    """The stores in a campaign's folder; the file is made when it is not there.
+    Args:
+        make: the SQLite file where it is not there; MongoDB makes its collections in any case.
 
     Raises:
-        ValueError: the file is there and is not a store of mfal.
+        ValueError: nothing has run there, or the store cannot be used; names the place and the mend.
     """
-    path = str(Path(directory) / FILE)
-    jobs = JobStore(
-        SQLiteStore(path, "outputs"), additional_stores={"data": SQLiteStore(path, "blobs", key="blob_uuid")}
-    )
-    jobs.connect()
-    collections = {
-        "frames": SQLiteStore(path, "frames", key="frame_id"),
-        "labels": SQLiteStore(path, "labels", key="frame_id"),
-        "scores": SQLiteStore(path, "scores", key="frame_id"),
-        "models": SQLiteStore(path, "models", key="job_uuid"),
-        "rounds": SQLiteStore(path, "rounds", key="round"),
-    }
-    for store in collections.values():
-        store.connect()
-    return CampaignStores(jobs, **collections)
+    campaign, storage, directory = _place(where)
+    file = sqlite_file(storage, directory)
+    if file and not make and not file.is_file():
+        if campaign:
+            raise ValueError(f"{file}: is not there: 'mfal run' of the campaign file makes it")
+        raise ValueError(
+            f"{where}: has no {file.name}: 'mfal run' and 'mfal label' make one; name its folder, its address or the"
+            " campaign file"
+        )
+    jobs, stores = connect(storage, directory)
+    collections: dict[str, Collection[Any]] = {name: Collection(name, MODELS[name], stores[name]) for name in KEYS}
+    return CampaignStores(jobs, **collections, address=address(storage, directory), campaign=campaign)
+
+
+def _place(where: Campaign | Path | str) -> tuple[Campaign | None, Storage, Path | None]:
+    if not isinstance(where, Campaign) and Path(where).suffix in CAMPAIGN_FILES and not is_address(where):
+        where = load(where)
+    if isinstance(where, Campaign):
+        return where, where.store, where.directory
+    return (None, str(where), None) if is_address(where) else (None, None, Path(where))

@@ -9,20 +9,21 @@ import difflib
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from mfal.frames import Frame, Label, Member, Round, Score, TrainedCommittee
+from mfal.frames import Document, Frame, Label, Member, Round, Score, TrainedCommittee
 
 Criteria = dict[str, Any]
 
 #: What the builder writes beside the fields of the model.
-TRACE = {"campaign": str, "round": int, "job_uuid": str}
+TRACE = {"campaign": str, "round": int, "job_uuid": str, "last_updated": datetime}
 #: Of a whole committee, written to each of its members.
 WHOLE = ("data_fingerprint", "trained_on", "device", "seconds")
-MODELS: dict[str, type[BaseModel]] = {
+MODELS: dict[str, type[Document]] = {
     "frames": Frame,
     "labels": Label,
     "scores": Score,
@@ -161,7 +162,7 @@ def _condition(term: re.Match[str], kind: Any) -> Criteria:
         raise ValueError(
             f"--where: {term[0]!r} cannot be read: write values as status=failed,collapsed or reason='two words'"
         )
-    values = [_typed(item, _is_text(kind)) for item in items]
+    values = [_typed(item, kind, f"--where: {term[0]!r}") for item in items]
     if operator in ("$eq", "$ne"):
         many = {"$eq": "$in", "$ne": "$nin"}[operator]
         return {many: values} if len(values) > 1 else {operator: values[0]}
@@ -170,8 +171,14 @@ def _condition(term: re.Match[str], kind: Any) -> Criteria:
     return {operator: values[0]}
 
 
-def _typed(item: str, is_text: bool) -> Any:
+def _typed(item: str, kind: Any, where: str) -> Any:
     """A value as JSON would have it. A field of text keeps digits as text: the name of a frame may be 123456789012."""
+    is_text = _is_text(kind)
+    if kind is datetime and item != "null":
+        try:
+            return datetime.fromisoformat(item.strip("'\""))
+        except ValueError:
+            raise ValueError(f"{where}: {item} is no time: write 2026-11-21 or 2026-11-21T14:30:00") from None
     if re.fullmatch(_QUOTED, item):
         return item[1:-1]
     if item == "null" or (item in _WORDS and not is_text):

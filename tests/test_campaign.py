@@ -22,8 +22,9 @@ from conftest import small_campaign, write_campaign
 from mfal.config_file import load
 from mfal.frames import FIDELITIES
 from mfal.model.weights import from_bytes
-from stores.builder import KEYS, CampaignBuilder
-from stores.campaign import FILE, open_stores
+from stores.builder import CampaignBuilder
+from stores.campaign import open_stores
+from stores.connect import FILE, KEYS
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_frames_are_new_in_every_round(stores):
 
 
 def test_models_are_kept_with_their_data_and_predict(stores):
-    models = list(stores.models.query(sort={"round": 1, "member": 1}))
+    models = list(stores.models.store.query(sort={"round": 1, "member": 1}))
     assert [(model["round"], model["member"]) for model in models] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert models[0]["data_fingerprint"] != models[2]["data_fingerprint"]
     assert len(models[0]["log"]) == 2
@@ -106,16 +107,16 @@ def test_models_are_kept_with_their_data_and_predict(stores):
 
 
 def test_builder_may_run_again_and_changes_nothing(stores):
-    before = {name: sorted(map(str, getattr(stores, name).query())) for name in KEYS}
-    CampaignBuilder(stores).run()
-    assert {name: sorted(map(str, getattr(stores, name).query())) for name in KEYS} == before
+    before = {name: sorted(map(str, stores.collections[name].store.query())) for name in KEYS}
+    CampaignBuilder.of(stores).run()
+    assert {name: sorted(map(str, stores.collections[name].store.query())) for name in KEYS} == before
 
 
 def test_builder_restores_lost_collections(stores):
     for name in KEYS:
-        getattr(stores, name).remove_docs({})
+        stores.collections[name].store.remove_docs({})
     assert stores.all_rounds("small") == []
-    CampaignBuilder(stores).build()
+    CampaignBuilder.of(stores).build()
     assert len(stores.all_rounds("small")) == 2
     assert len(stores.all_labels()) == 15
 
@@ -156,8 +157,8 @@ def test_status_and_report(finished, mfal):
 
 def test_status_before_anything_ran(tmp_path, mfal):
     result = mfal("status", write_campaign(tmp_path))
-    assert result.exit_code == 1
-    assert "Nothing has run yet" in result.stderr
+    assert result.exit_code == 2
+    assert "'mfal run' of the campaign file makes it" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -37,7 +37,7 @@ def test_a_changed_gate_judges_the_labels_that_are_there(finished, strict, mfal)
     # and so does the training, with no calculation repeated
     campaign = load(strict)
     stores = open_stores(campaign.directory)
-    labels, frames = stores.all_labels(), stores.every_frame()
+    labels, frames = stores.all_labels(), stores.all_frames()
     stores.close()
     assert sum(label.fidelity == "magnetic" and label.good for label in labels) == 5
     again = _judged(campaign, frames.values(), labels)
@@ -64,7 +64,7 @@ def test_labels_of_a_file_are_judged_by_size_and_by_the_campaign_given(finished,
 
 def test_what_cannot_be_checked_or_labelled_is_named(mfal, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "'mfal label' makes one" in mfal("check", tmp_path).stderr
+    assert "has no campaign.sqlite: 'mfal run' and 'mfal label' make one" in mfal("check", tmp_path).stderr
     assert "there is no such file" in mfal("label", "none.cif").stderr
     (tmp_path / "odd.cif").write_text("nothing")
     assert "is not a structure that pymatgen reads" in mfal("label", "odd.cif").stderr

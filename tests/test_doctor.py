@@ -20,7 +20,8 @@ from packaging.requirements import Requirement
 from pymatgen.core import SETTINGS
 
 from flows import doctor, examine
-from stores.campaign import FILE, open_stores
+from stores.campaign import open_stores
+from stores.connect import FILE
 
 RED = ("missing", "broken")
 NO_VASP = {"kind": "vasp", "command": "no-such-vasp", "gamma_command": "no-such-vasp"}
@@ -226,7 +227,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_store_of_ours_is_known_and_left_alone(found, tmp_path):
     path, folder = write_campaign(tmp_path), tmp_path / "run"
-    stores = open_stores(folder)
+    stores = open_stores(folder, make=True)
     try:
         # What was written is in the log yet. A copy is what a killed run leaves; without an index, what rsync may.
         shutil.copytree(folder, tmp_path / "killed")
@@ -273,7 +274,7 @@ def test_a_store_that_is_none_and_one_of_tomorrow(found, tmp_path):
     assert (code, red(lines)) == (1, {FILE})
     assert "cannot be read as SQLite" in lines[FILE][0]["detail"]
     (folder / FILE).unlink()
-    open_stores(folder).close()
+    open_stores(folder, make=True).close()
     db = sqlite3.connect(folder / FILE)
     db.execute("PRAGMA user_version = 99")
     db.close()

@@ -19,8 +19,8 @@ from flows.query import COLUMNS, LIMIT
 from flows.rows import table_text
 from mfal import dataset
 from mfal.frames import Label
-from stores.builder import KEYS
 from stores.campaign import open_stores
+from stores.connect import KEYS
 from stores.where import FIELDS, MODELS, annotation, criteria
 
 
@@ -36,7 +36,7 @@ def refused(result, *words: str) -> None:
 def documents(finished):  # noqa: ARG001
     """What is in a collection of the campaign, asked for without the language."""
     stores = open_stores("run")
-    yield lambda collection: list(getattr(stores, collection).query({}))
+    yield lambda collection: list(stores.collections[collection].store.query({}))
     stores.close()
 
 
@@ -213,7 +213,7 @@ def test_json_of_every_field(documents, rows):
     for collection in FIELDS:
         found = rows(collection, "", "--columns", "all")
         expected = [{name: document.get(name) for name in FIELDS[collection]} for document in documents(collection)]
-        assert found == json.loads(json.dumps(expected))
+        assert found == json.loads(json.dumps(expected, default=lambda time: time.isoformat(timespec="milliseconds")))
         assert [row.keys() for row in rows(collection)] == [dict.fromkeys(COLUMNS[collection].split()).keys()] * len(
             found
         )
@@ -234,8 +234,8 @@ def test_columns_lead_into_fields(documents, rows):
 
 @pytest.mark.usefixtures("finished")
 def test_json_has_no_nan(mfal, tmp_path):
-    stores = open_stores(tmp_path)
-    stores.scores.update(
+    stores = open_stores(tmp_path, make=True)
+    stores.scores.store.update(
         {"campaign": "c", "round": 0, "frame_id": "a", "gain": math.nan, "thresholds": {"delta": math.inf}},
         key=KEYS["scores"],
     )
@@ -307,9 +307,9 @@ def test_sort_and_limit(documents, rows, mfal):
 
 
 def test_only_a_table_has_a_limit_of_its_own(mfal, tmp_path):
-    stores = open_stores(tmp_path)
+    stores = open_stores(tmp_path, make=True)
     many = [{"campaign": "c", "round": i, "finished_at": "x"} for i in range(LIMIT + 1)]
-    stores.rounds.update(many, key=KEYS["rounds"])
+    stores.rounds.store.update(many, key=KEYS["rounds"])
     stores.close()
     table = mfal("query", "rounds", tmp_path, "--columns", "round,finished_at").stdout
     assert len(re.findall(r"^ +\d+  x", table, re.MULTILINE)) == LIMIT
@@ -319,8 +319,8 @@ def test_only_a_table_has_a_limit_of_its_own(mfal, tmp_path):
 
 def test_a_campaign_file_is_for_its_campaign(finished, mfal, tmp_path):
     path, _ = finished
-    stores = open_stores(tmp_path)
-    stores.rounds.update([{"campaign": name, "round": 0} for name in ("small", "other")], key=KEYS["rounds"])
+    stores = open_stores(tmp_path, make=True)
+    stores.rounds.store.update([{"campaign": name, "round": 0} for name in ("small", "other")], key=KEYS["rounds"])
     stores.close()
     config = tmp_path / "small.yaml"
     config.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"directory": str(tmp_path)}))
@@ -355,12 +355,12 @@ def test_extxyz_of_labels(finished, mfal, tmp_path):
 
 
 def test_extxyz_leaves_out_what_is_not_good(documents, mfal, tmp_path):
-    stores = open_stores(tmp_path)
-    stores.frames.update(documents("frames"), key=KEYS["frames"])
+    stores = open_stores(tmp_path, make=True)
+    stores.frames.store.update(documents("frames"), key=KEYS["frames"])
     labels = [label for label in documents("labels") if label["fidelity"] == "nonmagnetic"]
     labels[0]["status"] = "failed"
     labels[1]["forces"][0] = [99.0, 0.0, 0.0]  # beyond sanity.force
-    stores.labels.update(labels, key=KEYS["labels"])
+    stores.labels.store.update(labels, key=KEYS["labels"])
     arguments = ("query", "labels", tmp_path, "--format", "extxyz")
     result = mfal(*arguments, "--out", tmp_path / "x.extxyz")
     assert "Left out: 2 labels that are not good" in result.stderr
@@ -370,7 +370,7 @@ def test_extxyz_leaves_out_what_is_not_good(documents, mfal, tmp_path):
     assert bad.exit_code == 2
     assert "there is no good label to write" in bad.stderr
     # a frame with labels of two settings
-    stores.labels.update(labels[2] | {"fingerprint": "other"}, key=KEYS["labels"])
+    stores.labels.store.update(labels[2] | {"fingerprint": "other"}, key=KEYS["labels"])
     stores.close()
     twice = mfal(*arguments, "--out", tmp_path / "y.extxyz")
     assert twice.exit_code == 2
@@ -387,13 +387,13 @@ def test_extxyz_of_frames(documents, mfal, tmp_path):
     assert [frame.frame_id for frame in dataset.iter_frames(out)] == expected
     assert [image.info["frame_id"] for image in ase.io.read(out, ":")] == expected
     stores = open_stores("run")
-    known = stores.every_frame()
+    known = stores.all_frames()
     stores.close()
     for frame in dataset.iter_frames(out):
         assert frame.structure.matches(known[frame.frame_id].structure)
     # a name that ASE would take for an infinite number
-    stores = open_stores(tmp_path)
-    stores.frames.update(documents("frames")[0] | {"frame_id": "12e456789012"}, key=KEYS["frames"])
+    stores = open_stores(tmp_path, make=True)
+    stores.frames.store.update(documents("frames")[0] | {"frame_id": "12e456789012"}, key=KEYS["frames"])
     stores.close()
     mfal("query", "frames", tmp_path, "--where", "frame_id=12e456789012", "--format", "extxyz", "--out", out, "--force")
     assert ase.io.read(out).info["frame_id"] == "12e456789012"
@@ -444,3 +444,11 @@ def test_nothing_found(mfal, tmp_path, format, printed):
     assert result.stderr == "None of the 15 labels in run matches\n"
     assert mfal(*arguments, "--out", tmp_path / "x").exit_code == 0
     assert (tmp_path / "x").exists() == bool(printed)
+
+
+def test_times(documents, rows, mfal):
+    times = sorted(document["last_updated"] for document in documents("labels"))
+    found = rows("labels", f"last_updated>{times[4].isoformat()}", "--columns", "last_updated")
+    assert len(found) == sum(time > times[4] for time in times)
+    assert rows("labels", "last_updated<2020-01-01") == []
+    refused(mfal("query", "labels", "run", "--where", "last_updated>soon"), "soon is no time", "2026-11-21")

@@ -111,7 +111,7 @@ def test_labels_and_costs_are_those_of_the_table(rehearsed, table):
 
 def test_what_the_rounds_taught(rehearsed):
     stores = open_stores(load(rehearsed[1]).directory)
-    built = list(stores.rounds.query(sort={"round": 1}))
+    built = list(stores.rounds.store.query(sort={"round": 1}))
     scores = [score for score in stores.all_scores("small-rehearsal") if score.round > 0]
     found = stores.output(built[-1]["job_uuid"]).experience
     labels = stores.all_labels()
@@ -147,20 +147,20 @@ def test_why_tells_the_decision_the_numbers_and_the_labels(rehearsed, mfal):
     scores = stores.all_scores("small-rehearsal")
     stores.close()
     control = next(s for s in scores if s.arm == "control" and s.round == 1)
-    told = mfal("why", control.frame_id, "--config", rehearsed[1])
+    told = mfal("why", control.frame_id, rehearsed[1])
     assert told.exit_code == 0, told.output
     assert "Round 1: a non-magnetic and a magnetic calculation, drawn at random" in told.stdout
     for number in (control.sigma_delta, control.sigma_nonmagnetic, control.thresholds["delta"]):
         assert f"{number:.3f}" in told.stdout
     assert "magnetic label: ok, 0.07 core-hours" in told.stdout
     first = next(s for s in scores if s.decision == "nonmagnetic" and s.round == 0)
-    start = mfal("why", first.frame_id[:8], "--config", rehearsed[1])
+    start = mfal("why", first.frame_id[:8], rehearsed[1])
     assert "Round 0: a non-magnetic calculation. First round: every frame" in start.stdout
     assert "threshold" not in start.stdout
-    unknown = mfal("why", "0123456789ab", "--config", rehearsed[1])
+    unknown = mfal("why", "0123456789ab", rehearsed[1])
     assert unknown.exit_code == 2
     assert "is no frame of" in unknown.stderr
-    assert mfal("why", ".*", "--config", rehearsed[1]).exit_code == 2
+    assert mfal("why", ".*", rehearsed[1]).exit_code == 2
 
 
 def test_why_finds_the_campaign_by_itself(rehearsed, mfal, tmp_path, monkeypatch):
@@ -189,7 +189,7 @@ def test_a_forecast_needs_rounds(finished, mfal, tmp_path):
     assert "needs 3 rounds" in short.stderr
     nothing = mfal("forecast", write_campaign(tmp_path), "--core-hours", 5)
     assert nothing.exit_code == 2
-    assert "mfal rehearse" in nothing.stderr
+    assert "'mfal run' of the campaign file makes it" in nothing.stderr
 
 
 def test_what_cannot_be_rehearsed_is_refused(tmp_path, mfal):

@@ -410,7 +410,7 @@ def test_a_whole_campaign_with_vasp_that_misbehaves_runs_to_its_end(tmp_path, mf
     booked = sum(sum(summary.core_hours.values()) for summary in stores.all_rounds("small"))
     assert booked == pytest.approx(sum(label.core_hours for label in labels))
     # once there is a committee, it says where a calculation starts
-    asked = [(doc["round"], doc["asked"]) for doc in stores.labels.query({"fidelity": "magnetic"})]
+    asked = stores.labels.rows({"fidelity": "magnetic"}, ["round", "asked"])
     sizes = {r: {abs(moment) for round, moments in asked for moment in moments if round == r} for r in (0, 1)}
     stores.close()
     assert sizes[0] <= {0, 4, 5, 1.2 * 4, 1.2 * 5}  # the last two in a retry
