@@ -14,12 +14,13 @@ from rich.table import Table
 
 from flows.opened import HELP, everywhere, opened
 from flows.refuse import refuse
+from flows.rows import table_text
 from mfal.dft.magnetism import MAGNETIC_ELEMENTS
 from mfal.frames import FIDELITIES, WORDS, Errors, Round
 from mfal.report.text import decided, sentence
 from stores.campaign import CampaignStores
 
-OVERVIEW = ("campaign", "store", "rounds", "frames", "good labels", "core-h", "F hold-out", "next")
+OVERVIEW = ("campaign", "rounds", "frames", "labels", "core-h", "F hold-out", "state", "store")
 
 
 def status(
@@ -32,34 +33,24 @@ def status(
     named = places or everywhere()
     if not named:
         refuse("no campaign has run here: name its file, its folder or the address of its store")
-    found: list[tuple[str, list[str]]] = []
+    lines: list[list[Any]] = []
     details: list[RenderableType] = []
     for place in named:
         with opened(place) as stores:
             own = [stores.campaign.campaign] if stores.campaign else stores.campaigns()
             if len(named) == len(own) == 1:
                 details = table(stores, own[0])
-            found += [(place, _line(stores, name)) for name in own]
-    console = Console(highlight=False)
-    for part in details or [_overview([line for _, line in found])]:
-        console.print(part)
+            lines += [_line(stores, name) for name in own]
+    if details:
+        console = Console(highlight=False)
+        for part in details:
+            console.print(part)
+    else:
+        print(table_text(OVERVIEW, lines, len(lines), None), end="")
+        print("Labels (good) and core-hours: non-magnetic + magnetic. F: magnetic MAE in meV/Å (frames).")
 
 
-def _overview(lines: list[list[str]]) -> Table:
-    out = Table(*OVERVIEW, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    out.caption, out.caption_justify = (
-        "Labels and core-hours: non-magnetic + magnetic. F: meV/Å, magnetic (frames).",
-        "left",
-    )
-    for column in out.columns:
-        column.justify = "right" if column.header in OVERVIEW[2:-1] else "left"
-        column.overflow = "fold"
-    for line in lines:
-        out.add_row(*map(escape, line))
-    return out
-
-
-def _line(stores: CampaignStores, campaign: str) -> list[str]:
+def _line(stores: CampaignStores, campaign: str) -> list[Any]:
     """A campaign in a line, as OVERVIEW has it."""
     rounds = stores.all_rounds(campaign)
     good: Counter[str] = Counter()
@@ -72,14 +63,19 @@ def _line(stores: CampaignStores, campaign: str) -> list[str]:
     last = rounds[-1] if rounds else None
     return [
         campaign,
-        stores.address,
-        str(len(rounds)),
-        str(stores.frames.count({"campaign": campaign})),
+        len(rounds),
+        stores.frames.count({"campaign": campaign}),
         " + ".join(str(good[fidelity]) for fidelity in FIDELITIES),
         " + ".join(f"{hours[fidelity]:.3f}" for fidelity in FIDELITIES),
         _force_error(last.errors["hold_out"].get("magnetic")) if last else "-",
-        (last.next_step if last.stop else f"round {len(rounds)}") if last else "",
+        "finished" if last and last.stop else f"round {len(rounds)}" if explored(stores, campaign) else "",
+        stores.address,
     ]
+
+
+def explored(stores: CampaignStores, campaign: str) -> bool:
+    """Whether it has rounds; otherwise it is of labels that somebody asked for, or brought."""
+    return stores.jobs.count({"metadata.kind": "explore", "metadata.campaign": campaign}) > 0
 
 
 def table(stores: CampaignStores, campaign: str) -> list[RenderableType]:
@@ -124,8 +120,8 @@ def table(stores: CampaignStores, campaign: str) -> list[RenderableType]:
     state = f"Round {len(rounds)} is not finished."
     if rounds and rounds[-1].stop:
         state = f"Next: {rounds[-1].next_step}."
-    elif not stores.jobs.count({"metadata.kind": "explore", "metadata.campaign": campaign}):
-        state = ""  # labels that somebody asked for or brought
+    elif not explored(stores, campaign):
+        state = ""
     notes = [
         "F: mean absolute force error in meV/Å (number of frames). Hold-out: never trained on.",
         "Random: the control arm, drawn at random, predicted before any training on it.",

@@ -17,6 +17,7 @@ from monty.json import MontyDecoder
 from pymongo.errors import OperationFailure, PyMongoError
 
 from mfal.storage import MONGODB, PLACEHOLDER, SQLITE
+from stores.outputs import Outputs
 from stores.sqlite import SQLiteStore
 
 #: In a campaign's directory, where nothing else is said.
@@ -60,7 +61,7 @@ def connect(storage: Any, directory: Path | None) -> tuple[JobStore, dict[str, S
     place = f"store = {address(storage, directory)}"
     try:
         docs, blobs, prefix = _given(storage, directory)
-        jobs = JobStore(docs, additional_stores={"data": blobs})
+        jobs = Outputs(docs, additional_stores={"data": blobs})
         collections = {name: _sibling(docs, f"{prefix}{name}", keys[-1]) for name, keys in KEYS.items()}
         if is_mongodb(docs):
             docs.connect()
@@ -151,6 +152,8 @@ def _both(given: JobStore | Store) -> tuple[Store, Store]:
     """Of outputs and of blobs; where there are none of blobs, beside the outputs."""
     others = given.additional_stores if isinstance(given, JobStore) else {}
     docs = given.docs_store if isinstance(given, JobStore) else given
+    if not isinstance(docs, Store):
+        raise ValueError("is no maggma store: write it as jobflow's JOB_STORE has it")
     if "data" in others:
         return docs, others["data"]
     if is_mongodb(docs):

@@ -8,8 +8,11 @@ import os
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -99,3 +102,36 @@ def finished(finished_campaign, monkeypatch):
     """A campaign that ran to its end, and its folder to stand in: its file and what `mfal run` printed."""
     monkeypatch.chdir(finished_campaign[0].parent)
     return finished_campaign
+
+
+def in_database(uri: str, name: str) -> str:
+    """The URI of this database on that server, with its options."""
+    parts = urlsplit(uri)
+    options = parts.query
+    if "@" in parts.netloc and "authsource=" not in options.lower():
+        # the users are where they were: without this a driver would look for them in the new database
+        options += f"{'&' if options else ''}authSource={parts.path.strip('/') or 'admin'}"
+    return parts._replace(path=f"/{name}", query=options).geturl()
+
+
+@pytest.fixture(scope="session")
+def mongo() -> Iterator[str]:
+    """The URI of a MongoDB: the real one that MONGO_URI names, else the stand-in."""
+    if uri := os.environ.get("MONGO_URI"):
+        yield uri
+        return
+    from wire_server import WireServer
+
+    with WireServer() as server:
+        yield server.uri
+
+
+@pytest.fixture
+def mongo_database(mongo: str) -> Iterator[str]:
+    """The URI of an empty database for one test, dropped afterwards."""
+    from pymongo import MongoClient
+
+    name = f"mfal-test-{uuid4().hex}"
+    yield in_database(mongo, name)
+    with MongoClient(mongo) as client:
+        client.drop_database(name)
