@@ -84,7 +84,7 @@ class Display:
             self.kept += 1
             return
         self.calculated[fidelity] += 1
-        (label,) = stores.labels.query({"job_uuid": event.job.uuid}, sort="-attempt", limit=1)
+        label = stores.output(event.job.uuid)
         mark = "[green]ok[/]" if label.good else f"[yellow]{label.status}[/]"
         detail = f"{3600 * label.core_hours:.0f} core-s" if label.good else escape(label.reason)
         self.say(f"round {event.job.metadata['round']}  {escape(event.job.name)}  {mark}  {detail}")

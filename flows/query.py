@@ -68,8 +68,7 @@ def query(
         wanted = criteria(where, collection)
     most = (LIMIT if format == "table" else 0) if limit is None else limit
     with opened(place) as stores:
-        if stores.campaign:
-            wanted = {"$and": [stores.own(collection, stores.campaign.campaign), wanted]}
+        wanted = stores.collections[collection].criteria(wanted)
         store = stores.collections[collection].store
         # whole fields: a projection finds nothing by a position in a list
         fields = list(dict.fromkeys(column.split(".")[0] for column in shown)) or None

@@ -56,7 +56,7 @@ def _line(stores: CampaignStores, campaign: str) -> list[Any]:
     good: Counter[str] = Counter()
     hours: Counter[str] = Counter()
     for fidelity, status, cost in stores.labels.rows(
-        stores.own("labels", campaign), ["fidelity", "status", "core_hours"]
+        stores.own_labels(campaign), ["fidelity", "status", "core_hours"]
     ):
         good[fidelity] += status == "ok"
         hours[fidelity] += cost
@@ -161,7 +161,7 @@ def moments_line(stores: CampaignStores, campaign: str) -> str:
 
 def _bad_labels(stores: CampaignStores, campaign: str) -> list[str]:
     """How many labels are bad for what reason, the most frequent first."""
-    wanted = stores.own("labels", campaign) | {"status": {"$ne": "ok"}}
+    wanted = stores.own_labels(campaign) | {"status": {"$ne": "ok"}}
     bad = Counter((status, reason) for status, reason in stores.labels.rows(wanted, ["status", "reason"]))
     return [escape(f"{count} x {status}: {reason}") for (status, reason), count in bad.most_common()]
 

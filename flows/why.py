@@ -39,8 +39,7 @@ def why(
     found = 0
     for where in places:
         with opened(where) as stores:
-            own = stores.own("frames", stores.campaign.campaign) if stores.campaign else {}
-            wanted = own | {"frame_id": {"$regex": f"^{_digits(frame_id)}"}}
+            wanted = {"frame_id": {"$regex": f"^{_digits(frame_id)}"}}
             for campaign, name in stores.frames.rows(wanted, ["campaign", "frame_id"]):
                 found += 1
                 for part in explain(stores, campaign, name):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jobflow import JobStore
+from maggma.core import Store
 from monty.json import MontyDecoder, jsanitize
 
 from mfal.config import Campaign
@@ -58,18 +60,15 @@ class CampaignStores:
 
     def all_labels(self, campaign: str | None = None, **criteria: Any) -> list[Label]:
         """Of the frames of a campaign, or of all in the store; in the order in which they ended."""
-        own = {} if campaign is None else self.own("labels", campaign)
+        own = {} if campaign is None else self.own_labels(campaign)
         return self.labels.query(own | criteria, sort="finished_at")
 
     def all_scores(self, campaign: str, **criteria: Any) -> list[Score]:
         return self.scores.query({"campaign": campaign, **criteria}, sort="round")
 
-    def own(self, collection: str, campaign: str) -> dict[str, Any]:
-        """The criterion for what is of a campaign. A label is of every campaign that has its frame, whichever of them
-        calculated it."""
-        if collection != "labels":
-            return {"campaign": campaign}
-        return {"frame_id": {"$in": self.frames.store.distinct("frame_id", {"campaign": campaign})}}
+    def own_labels(self, campaign: str) -> dict[str, Any]:
+        """The criterion for the labels of a campaign: those of its frames, whichever campaign calculated them."""
+        return _own(self.frames.store, "labels", campaign)
 
     def entries(self, where: str | dict[str, Any] = "") -> list[ComputedStructureEntry]:
         """Labels with their structures, as pymatgen knows them: energy in eV, `magmom` (µB) and `forces` (eV/Å) as
@@ -155,8 +154,18 @@ def open_stores(where: Campaign | Path | str, *, make: bool = False) -> Campaign
             " campaign file"
         )
     jobs, stores = connect(storage, directory)
-    collections: dict[str, Collection[Any]] = {name: Collection(name, MODELS[name], stores[name]) for name in KEYS}
+    collections: dict[str, Collection[Any]] = {
+        name: Collection(name, MODELS[name], stores[name], scope)
+        for name in KEYS
+        for scope in [partial(_own, stores["frames"], name, campaign.campaign) if campaign else dict]
+    }
     return CampaignStores(jobs, **collections, address=address(storage, directory), campaign=campaign)
+
+
+def _own(frames: Store, collection: str, campaign: str) -> dict[str, Any]:
+    if collection != "labels":
+        return {"campaign": campaign}
+    return {"frame_id": {"$in": frames.distinct("frame_id", {"campaign": campaign})}}
 
 
 def _place(where: Campaign | Path | str) -> tuple[Campaign | None, Storage, Path | None]:

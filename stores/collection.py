@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -29,7 +29,7 @@ D = TypeVar("D", bound=Document)
 
 @dataclass(frozen=True)
 class Collection(Generic[D]):
-    """Documents of one kind, of all the campaigns in a store.
+    """Documents of one kind: of the campaign whose file was opened, else of all in the store.
 
     A question is a text of terms as of `mfal query --where`, such as `fidelity=magnetic core_hours>0.1`, all of which
     must hold; or MongoDB's criteria, as text or as a dictionary. An order is a field, with a minus for downwards.
@@ -37,8 +37,10 @@ class Collection(Generic[D]):
 
     name: str
     model: type[D]
-    #: The maggma store below, for what is not offered here.
+    #: The maggma store below, for what is not offered here; of all campaigns.
     store: Store
+    #: What is asked for in any case.
+    scope: Callable[[], Criteria] = dict
 
     def query(self, where: str | Criteria = "", *, sort: str = "", limit: int = 0) -> list[D]:
         """The documents that match.
@@ -78,7 +80,10 @@ class Collection(Generic[D]):
         return self.store.count(self.criteria(where))
 
     def criteria(self, where: str | Criteria) -> Criteria:
-        return criteria(where, self.name) if isinstance(where, str) else where
+        """As the store takes them."""
+        asked, scope = criteria(where, self.name) if isinstance(where, str) else where, self.scope()
+        # side by side where that can be, as stores have indexes for it
+        return {"$and": [scope, asked]} if scope.keys() & asked.keys() else scope | asked
 
     def typed(self, stored: dict[str, Any]) -> D:
         """The document as its model knows it, without what the store and the builder add, and what is a blob."""
