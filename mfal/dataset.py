@@ -2,7 +2,8 @@
 
 The numbers are in the file as ASE has them: `energy` eV (total), `forces` eV/Å, `stress` eV/Å3 (dE/dstrain / V, the
 sign of CHGNet), `magmoms` µB. The comment line holds `fidelity`, `frame_id` and `fingerprint` beside them, and as
-`core_hours` what the label cost, earlier attempts included. What a label lacks is not in the file.
+`core_hours` what the label cost, earlier attempts included. What a label lacks is not in the file. In a published file
+it also says the `units`, and the `split` that the frame is of.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import StringIO
 from itertools import islice
@@ -31,6 +32,8 @@ from mfal.frames import FIDELITIES, Fidelity, Frame, Label, canonical, frame_id
 
 #: In the comment line, and never a number.
 NAMES = ("fidelity", "frame_id", "fingerprint")
+#: As a published file says them, for whoever has nothing but the file.
+UNITS = "energy eV, forces eV/Ang, stress eV/Ang^3, magmoms muB"
 QUANTITIES = ("energy", "forces", "stress", "magmoms")
 #: Of the elements that CHGNet knows, the last.
 HEAVIEST = 94
@@ -38,11 +41,14 @@ HEAVIEST = 94
 SAME_PLACE = 1e-3
 
 
-def write(path: Path | str, frames: Iterable[Frame], labels: Iterable[Label]) -> None:
+def write(
+    path: Path | str, frames: Iterable[Frame], labels: Iterable[Label], *, splits: Mapping[str, str] | None = None
+) -> None:
     """Write the good labels; those that are not good are left out.
 
     Args:
         frames: at least those of the good labels.
+        splits: what each of those frames is for (`train`, `hold_out`); with it, each image says that and its units.
 
     Raises:
         ValueError: no label is good, one has no frame, or a frame has two at the same fidelity.
@@ -57,7 +63,11 @@ def write(path: Path | str, frames: Iterable[Frame], labels: Iterable[Label]) ->
         if count > 1:
             raise ValueError(f"{path}: {name} has {count} good {fidelity} labels: give one of them")
     text = StringIO()
-    ase.io.write(text, [_image(by_id[label.frame_id].structure, label) for label in good], format="extxyz")
+    images = [_image(by_id[label.frame_id].structure, label) for label in good]
+    if splits is not None:
+        for image, label in zip(images, good, strict=True):
+            image.info |= {"split": splits[label.frame_id], "units": UNITS}
+    ase.io.write(text, images, format="extxyz")
     atomic.replace(Path(path), text.getvalue().encode())
 
 

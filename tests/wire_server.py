@@ -362,8 +362,8 @@ class Conversation(socketserver.BaseRequestHandler):
         self.server.connections.add(self.request)
         login = Login(self.server.users)
         with suppress(OSError):  # the client has gone, or the server goes
-            while header := self._receive(16):
-                length, number, _, kind = struct.unpack("<iiii", header)
+            while True:
+                length, number, _, kind = struct.unpack("<iiii", self._receive(16))
                 if kind not in (OP_MSG, OP_QUERY) or length > MAX_MESSAGE:
                     break  # it is no driver of MongoDB
                 command, silent = (_parse_message if kind == OP_MSG else _parse_query)(self._receive(length - 16))
@@ -376,11 +376,13 @@ class Conversation(socketserver.BaseRequestHandler):
         self.server.connections.discard(self.request)
 
     def _receive(self, length: int) -> bytes:
-        """So many bytes, or none where the client has gone."""
         received = bytearray()
-        while len(received) < length and (part := self.request.recv(min(length - len(received), 2**20))):
+        while len(received) < length:
+            part = self.request.recv(min(length - len(received), 2**20))
+            if not part:
+                raise ConnectionError
             received += part
-        return bytes(received) if len(received) == length else b""
+        return bytes(received)
 
 
 def _parse_message(body: bytes) -> tuple[Document, bool]:
