@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
+from flows.bring import bring
 from flows.check import check
 from flows.doctor import doctor
 from flows.evaluate import evaluate
+from flows.export import export
 from flows.fold import fold
 from flows.forecast import forecast
 from flows.label import label
@@ -28,7 +28,6 @@ from flows.train import train
 from flows.why import why
 from mfal.config import Campaign
 from mfal.config_file import ConfigError, load
-from mfal.frames import WORDS
 
 # Before torch is imported: its threads must sleep while they wait; beside a busy process they would spin to a crawl.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -74,31 +73,9 @@ def report(
             refuse(str(error.args[0]))
 
 
-@app.command()
-def export(
-    config: Config,
-    out: Annotated[Path, typer.Argument(metavar="OUT.extxyz", help="The file to write.", show_default=False)],
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
-) -> None:
-    """Write the campaign's good labels as extended XYZ: one file to share, or to train on with 'mfal train'."""
-    campaign = _load(config)
-    from flows.export import export as write
-
-    if out.exists() and not force:
-        refuse(f"{out}: is there already: give another name, or --force to overwrite it")
-    with opened(campaign) as stores:
-        counts, others, flagged = write(stores, campaign, out)
-    found = ", ".join(f"{count} {WORDS[fidelity]}" for fidelity, count in counts.items())
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{escape(str(out))}: {found} labels")
-    if flagged:
-        console.print(f"Left out: {flagged} labels beyond the limits of sanity ('mfal check' says which)")
-    if others:
-        console.print(f"Left out: {others} good labels of other settings than {escape(str(config))} has now")
-
-
-for command in (status, doctor, label, check, why, rehearse, forecast, train, evaluate, fold, score, query):
+for command in (status, doctor, label, check, why, rehearse, forecast, export, train, evaluate, fold, score, query):
     app.command()(command)
+app.command("import")(bring)
 
 
 def _load(config: Path) -> Campaign:

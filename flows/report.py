@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from mfal.config import Campaign
+from mfal.dft.fidelity import fingerprint, settings
+from mfal.frames import FIDELITIES
 from mfal.report.page import render
 from stores.campaign import CampaignStores
 
@@ -26,11 +28,12 @@ def write_report(stores: CampaignStores, campaign: Campaign, round: int | None =
         have = f"finished are {', '.join(map(str, finished))}" if finished else "none is finished yet"
         raise LookupError(f"there is no report of round {round if round is not None else 0}: {have}")
     last = finished[-1] if round is None else round
+    own = {fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)) for fidelity in FIDELITIES}
     page = render(
         campaign=campaign.campaign,
         rounds=[summary for summary in rounds if summary.round <= last],
         frames=stores.all_frames(campaign.campaign),
-        labels=stores.all_labels(campaign.campaign),
+        labels=[label for label in stores.all_labels(campaign.campaign) if label.fingerprint in own],
         scores=stores.all_scores(campaign.campaign),
         parity=stores.parity(campaign.campaign, last),
     )

@@ -5,6 +5,7 @@ Upserts only, so it may run at any time, any number of times, and while the camp
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -66,8 +67,11 @@ class CampaignBuilder(Builder):
         return collection, [trace | document for document in documents]
 
     def update_targets(self, items: list[tuple[str, list[dict[str, Any]]]]) -> None:
+        found: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for collection, documents in items:
-            if documents:
+            found[collection] += documents
+        for collection, documents in found.items():
+            if documents:  # at once: one by one, each would wait for the disk
                 self.collections[collection].update(documents, key=KEYS[collection])
 
     def build(self) -> None:

@@ -145,6 +145,8 @@ def open_stores(where: Campaign | Path | str, *, make: bool = False) -> Campaign
         ValueError: nothing has run there, or the store cannot be used; names the place and the mend.
     """
     campaign, storage, directory = _place(where)
+    if campaign is None and directory and directory.is_file():
+        raise ValueError(f"{where}: is a file: name the folder of a store, its address or the campaign file")
     file = sqlite_file(storage, directory)
     if file and not make and not file.is_file():
         if campaign:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -58,20 +59,34 @@ def connect(storage: Any, directory: Path | None) -> tuple[JobStore, dict[str, S
     Raises:
         ValueError: it cannot be used, or not be reached; names the place without what is secret, and the mend.
     """
-    place = f"store = {address(storage, directory)}"
-    try:
+    with _explained(storage, directory):
         docs, blobs, prefix = _given(storage, directory)
+        _ping(docs)
         jobs = Outputs(docs, additional_stores={"data": blobs})
         collections = {name: _sibling(docs, f"{prefix}{name}", keys[-1]) for name, keys in KEYS.items()}
-        if is_mongodb(docs):
-            docs.connect()
-            with pymongo.timeout(PATIENCE):
-                docs._collection.database.command("ping")
         jobs.connect()
         for store in collections.values():
             store.connect()
         for name, store in (*collections.items(), ("outputs", docs)):
             _index(store, KEYS.get(name, []), INDEXES.get(name, []))
+    return jobs, collections
+
+
+def reach(storage: Any, directory: Path | None) -> None:
+    """Whether a server is there and takes user and password; writes nothing.
+
+    Raises:
+        ValueError: as `connect`.
+    """
+    with _explained(storage, directory):
+        _ping(_given(storage, directory)[0])
+
+
+@contextmanager
+def _explained(storage: Any, directory: Path | None) -> Iterator[None]:
+    place = f"store = {address(storage, directory)}"
+    try:
+        yield
     except OperationFailure as error:
         mend = "check the user, and the environment that the password is taken from"
         raise ValueError(f"{place}: refuses mfal (MongoDB's code {error.code}): {mend}") from None
@@ -80,7 +95,13 @@ def connect(storage: Any, directory: Path | None) -> tuple[JobStore, dict[str, S
         raise ValueError(f"{place}: cannot be reached ({type(error).__name__}): {mend}") from None
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
-    return jobs, collections
+
+
+def _ping(store: Store) -> None:
+    if is_mongodb(store):
+        store.connect()
+        with pymongo.timeout(PATIENCE):
+            store._collection.database.command("ping")
 
 
 def _index(store: Store, keys: list[str], others: list[str]) -> None:
