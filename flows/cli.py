@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -20,14 +20,14 @@ from flows.label import label
 from flows.opened import opened
 from flows.play import play
 from flows.query import query
-from flows.refuse import refuse
+from flows.refuse import refuse, refusing
 from flows.rehearse import rehearse
 from flows.score import score
 from flows.status import status
 from flows.train import train
 from flows.why import why
 from mfal.config import Campaign
-from mfal.config_file import ConfigError, load
+from mfal.config_file import load
 
 # Before torch is imported: its threads must sleep while they wait; beside a busy process they would spin to a crawl.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -79,14 +79,8 @@ app.command("import")(bring)
 
 
 def _load(config: Path) -> Campaign:
-    try:
+    with refusing():
         return load(config)
-    except ConfigError as error:
-        _refuse(error)
-
-
-def _refuse(error: ConfigError) -> NoReturn:
-    refuse(*error.lines)
 
 
 def main() -> None:

@@ -73,6 +73,18 @@ def _absolute(value: Any) -> Any:
     return f"sqlite:///{Path(file['path']).expanduser().absolute()}"
 
 
+def checked(value: str) -> str:
+    """The address of a store that a person gave.
+
+    Raises:
+        ValueError: it is none, or holds a password.
+    """
+    try:
+        return _absolute(_without_secrets(_form(value)))
+    except ValueError as error:
+        raise ValueError(f"store: {error}") from None
+
+
 #: None is a SQLite file in the campaign's directory.
 Storage = Annotated[
     str | dict[str, Any] | None, BeforeValidator(_form), AfterValidator(_without_secrets), AfterValidator(_absolute)

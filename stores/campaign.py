@@ -16,7 +16,7 @@ from monty.json import MontyDecoder, jsanitize
 from mfal.config import Campaign
 from mfal.config_file import load
 from mfal.frames import Frame, Label, Member, Round, Score, TrainedCommittee
-from mfal.storage import Storage, is_address
+from mfal.storage import Storage, checked
 from stores.collection import Collection
 from stores.connect import KEYS, address, connect, sqlite_file
 from stores.where import MODELS
@@ -171,8 +171,10 @@ def _own(frames: Store, collection: str, campaign: str) -> dict[str, Any]:
 
 
 def _place(where: Campaign | Path | str) -> tuple[Campaign | None, Storage, Path | None]:
-    if not isinstance(where, Campaign) and Path(where).suffix in CAMPAIGN_FILES and not is_address(where):
+    if isinstance(where, str) and "://" in where:
+        return None, checked(where), None
+    if not isinstance(where, Campaign) and Path(where).suffix in CAMPAIGN_FILES:
         where = load(where)
     if isinstance(where, Campaign):
         return where, where.store, where.directory
-    return (None, str(where), None) if is_address(where) else (None, None, Path(where))
+    return None, None, Path(where)

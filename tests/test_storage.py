@@ -80,6 +80,14 @@ def test_what_is_refused_and_not_repeated(tmp_path, store, words):
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize("place", [f"mongodb://me:{SECRET}@h/d", f"mongodb://me:{SECRET}@h", f"postgres://{SECRET}@h/d"])
+def test_addresses_on_the_command_line_are_checked_alike(mfal, place):
+    result = mfal("query", "labels", place)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("store: ")
+    assert SECRET not in result.output
+
+
 def test_addresses_are_for_people():
     assert address(f"mongodb://me:{SECRET}@h:1/d?a=b", None) == "mongodb://h:1/d"
     assert address("sqlite:////a/b.sqlite", None) == "sqlite:////a/b.sqlite"
