@@ -28,12 +28,9 @@ from packaging.specifiers import SpecifierSet
 from mfal.config import Campaign
 from mfal.dft import engines, table
 from mfal.dft.magnetism import Magnetism
-from stores.connect import FILE
+from stores import filesystem
+from stores.connect import address, reach, sqlite_file
 from stores.database import APPLICATION_ID, FORMAT
-
-MOUNTS = Path("/proc/mounts")
-#: File systems shared between machines, which SQLite's write-ahead log is not for (sqlite.org/wal.html).
-SHARED = r"(fuse\.)?(9p|afs|beegfs|ceph|cifs|davfs|gluster|gpfs|lustre|nfs|orangefs|panfs|pvfs2|smb|sshfs|weka).*"
 
 
 class Line(NamedTuple):
@@ -153,25 +150,22 @@ def _store(campaign: Campaign | None) -> Iterator[Line]:
     if not campaign:
         return
     folder, another = campaign.directory, "directory: another one"
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    there = _nearest(folder)
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     yield _line("directory", str(folder), "" if writable else f"{there} is no folder that can be written to", another)
-    mounts = [row.split()[1:3] for row in MOUNTS.read_text(errors="replace").splitlines()] if MOUNTS.exists() else []
-    real, kind, longest = there.resolve(), "unknown", 0
-    for point, type_ in mounts:  # of two mounted on one folder the later counts
-        path = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), point))
-        if real.is_relative_to(path) and len(path.parts) >= longest:
-            kind, longest = type_, len(path.parts)
-    problem = f"{kind}: SQLite wants a local disk" if re.fullmatch(SHARED, kind) else ""
-    yield _line("file system", kind, problem, "directory: one on a local disk")
     free = shutil.disk_usage(there).free / 2**30
     # A campaign of some hundred frames writes some hundred megabytes.
     yield _line("room", f"{free:.1f} GiB", "" if free > 1 else f"{free:.1f} GiB", f"free some; or {another}")
-    file, lock = folder / FILE, folder / "run.lock"
-    if file.exists():
-        yield _line(FILE, str(file), _foreign(file), f"move it away; or {another}")
+    if file := sqlite_file(campaign.store, folder):
+        yield from _file(file, "directory: one on a local disk" if campaign.store is None else "store: on a local disk")
     else:
-        yield Line(FILE, "not there", "nothing has run", "mfal run")
+        problems = []
+        try:
+            reach(campaign.store, folder)
+        except ValueError as error:
+            problems = [str(error)]
+        yield from _told("store", address(campaign.store, folder), problems, True)
+    lock = folder / "run.lock"
     if lock.is_file():
         with open(lock) as held:
             try:
@@ -181,10 +175,26 @@ def _store(campaign: Campaign | None) -> Iterator[Line]:
                 yield Line("run.lock", "ok", f"process {held.read().strip()} runs the campaign")
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder, or what there is of the way to it."""
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+
+
+def _file(file: Path, another: str) -> Iterator[Line]:
+    kind = filesystem.kind(_nearest(file.parent))
+    problem = f"{kind}: SQLite wants a local disk" if filesystem.shared(_nearest(file.parent)) else ""
+    yield _line("file system", kind, problem, another)
+    if file.exists():
+        yield _line(file.name, str(file), _foreign(file), f"move it away; or {another}")
+    else:
+        yield Line(file.name, "not there", "nothing has run", "mfal run")
+
+
 def _foreign(file: Path) -> str:
     """What `stores.sqlite` would refuse it for; nothing when it would not. Makes no file, not even SQLite's own."""
     # A log is there while somebody writes, or was killed; without one, nothing changes under our eyes.
-    mode = "mode=ro" if all(file.with_name(f"{FILE}-{part}").exists() for part in ("wal", "shm")) else "immutable=1"
+    written = all(file.with_name(f"{file.name}-{part}").exists() for part in ("wal", "shm"))
+    mode = "mode=ro" if written else "immutable=1"
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?{mode}", uri=True)) as db:
             queries = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")

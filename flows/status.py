@@ -55,9 +55,7 @@ def _line(stores: CampaignStores, campaign: str) -> list[Any]:
     rounds = stores.all_rounds(campaign)
     good: Counter[str] = Counter()
     hours: Counter[str] = Counter()
-    for fidelity, status, cost in stores.labels.rows(
-        stores.own_labels(campaign), ["fidelity", "status", "core_hours"]
-    ):
+    for fidelity, status, cost in stores.labels.rows(stores.own_labels(campaign), ["fidelity", "status", "core_hours"]):
         good[fidelity] += status == "ok"
         hours[fidelity] += cost
     last = rounds[-1] if rounds else None

@@ -2,19 +2,14 @@
 
 Documents are JSON text, one table a collection. SQL only narrows a query (with an index where there is one) to a
 superset of the answer; mongomock's filter decides each document, so what matches is what MongoDB would match.
-For a local disk: SQLite's write-ahead log does not work on network file systems.
+For a local disk: SQLite's write-ahead log does not work on network file systems, which are refused.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import math
 import os
-import re
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
@@ -22,91 +17,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-from bson import ObjectId
-from maggma.core import Sort, Store
+from maggma.core import Sort, Store, StoreError
 from mongomock_ng.filtering import NOTHING, filter_applies, iter_key_candidates, resolve_sort_key
 from mongomock_ng.helpers import patch_datetime_awareness_in_document as as_mongo_dates
 from monty.json import jsanitize
 from pydash import get, has
 
+from stores.database import open_database, writing
+from stores.encoding import dumps, loads, quick_dumps
+from stores.narrow import PATH, column, narrow
+
 Criteria = dict | None
 Fields = dict | list | None
 Order = dict[str, Sort | int] | None
-
-APPLICATION_ID = 0x6D66616C  # "mfal" in the file's header: another program's database is never written to
-FORMAT = 1
-
-#: Field names that may become part of an SQL text. A criterion on any other is decided by the filter alone.
-_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
-#: What JSON cannot hold is stored as an object of one key; a document's own object of that form as "$dict".
-_DECODERS: dict[str, Any] = {
-    "$date": datetime.fromisoformat,
-    "$oid": ObjectId,
-    "$bytes": base64.b64decode,
-    "$float": float,
-    "$int": int,
-    "$dict": dict,
-}
-
-
-def _encode(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"$float": repr(value)}
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else {"$int": str(value)}
-    if isinstance(value, list):
-        return [_encode(item) for item in value]
-    if isinstance(value, dict):
-        encoded = {key: _encode(item) for key, item in value.items()}
-        return {"$dict": list(encoded.items())} if len(encoded) == 1 and encoded.keys() <= _DECODERS.keys() else encoded
-    if isinstance(value, datetime):  # as MongoDB keeps it: UTC without a zone, milliseconds
-        return {"$date": as_mongo_dates(value).isoformat()}
-    if isinstance(value, ObjectId):
-        return {"$oid": str(value)}
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode()}
-    raise TypeError(f"SQLiteStore cannot store a {type(value).__name__}")
-
-
-def _decode(obj: dict) -> Any:
-    tag = next(iter(obj)) if len(obj) == 1 else None
-    return _DECODERS[tag](obj[tag]) if tag in _DECODERS else obj
-
-
-def _dumps(value: Any) -> str:
-    return orjson.dumps(_encode(value)).decode()
-
-
-def _column(field: str) -> str:
-    """The one spelling of a field in SQL: an index on an expression serves only the very same expression."""
-    return f"json_extract(doc, '$.{field}')"
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether SQL may compare this value with stored ones: what is equal is the same JSON, or 1 and 1.0 and true."""
-    return type(value) is str or (type(value) in (int, float, bool) and abs(value) <= 2**53)
-
-
-def _narrow(criteria: dict) -> tuple[str, list[str]]:
-    """An SQL condition (and its arguments) that every matching document meets, though not only those.
-
-    Only equality: without an index SQL is no faster than the filter, and few ranges have one.
-    """
-    clauses, arguments = ["1"], []
-    for field, wanted in criteria.items():
-        for operator, value in (wanted if isinstance(wanted, dict) else {"$eq": wanted}).items():
-            values = [value] if operator == "$eq" else value if operator == "$in" else None
-            if isinstance(values, list) and all(map(_is_plain, values)) and _PATH.fullmatch(field):
-                column = _column(field)
-                # MongoDB looks inside arrays, of which json_extract gives the text; and NULL, if one is on the way
-                array = f"{column} BETWEEN '[' AND '\\'" + (f" OR {column} IS NULL" if "." in field else "")
-                # a list as one argument, as SQLite limits the number of arguments
-                clauses.append(f"({column} IN (SELECT value FROM json_each(?)) OR {array})")
-                arguments.append(_dumps(values))
-    return " AND ".join(clauses), arguments
 
 
 def _project(value: Any, fields: list[str], keep: bool) -> Any:
@@ -127,7 +50,7 @@ def _project(value: Any, fields: list[str], keep: bool) -> Any:
 
 def _marker(value: Any) -> Any:
     """Hashable, and the same for values that MongoDB calls equal: 1 and 1.0 are, 1 and true are not."""
-    return value if type(value) in (int, float) and value == value else _dumps(value)
+    return value if type(value) in (int, float) and value == value else dumps(value)
 
 
 class SQLiteStore(Store):
@@ -141,10 +64,11 @@ class SQLiteStore(Store):
         self, path: str | Path, collection_name: str = "docs", key: str = "task_id", timeout: float = 60, **kwargs: Any
     ) -> None:
         """The file and its folder are made at the first use; timeout: seconds to wait for others who write."""
-        if not _PATH.fullmatch(collection_name) or "." in collection_name:
+        if not PATH.fullmatch(collection_name) or "." in collection_name:
             raise ValueError(f"{collection_name!r} cannot name a collection: use letters, digits and underscores")
         self.path = os.path.abspath(os.path.expanduser(path))  # jobs change the working directory
         self.collection_name = collection_name
+        self._table = f'"{collection_name}"'
         self.timeout = timeout
         self.kwargs = kwargs  # where MSONable looks for them
         self._local = threading.local()
@@ -159,6 +83,13 @@ class SQLiteStore(Store):
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+    @property
+    def last_updated(self) -> datetime:
+        # maggma tells by the _id that a document is there, though without the field
+        if self.count() and not self.count({self.last_updated_field: {"$exists": True}}):
+            raise StoreError(f"No field '{self.last_updated_field}' in any document of {self.name}")
+        return super().last_updated
 
     def connect(self, force_reset: bool = False) -> None:
         """Open the file now, not at the first use, so that a file that is refused is noticed early."""
@@ -182,44 +113,16 @@ class SQLiteStore(Store):
         return connections[process]
 
     def _open(self) -> sqlite3.Connection:
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        try:
-            db = sqlite3.connect(self.path, timeout=self.timeout, isolation_level=None)
-            db.execute("BEGIN")  # one snapshot for the three, as another process may be making the file
-            [application] = db.execute("PRAGMA application_id").fetchone()
-            [version] = db.execute("PRAGMA user_version").fetchone()
-            [tables] = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN):
-                raise
-            raise ValueError(f"{self.path} is no SQLite file ({error}): move it away or give another path") from error
-        if application != APPLICATION_ID and (application or tables):
-            raise ValueError(f"{self.path} is the SQLite database of another program: give another path")
-        if version > FORMAT:
-            raise ValueError(f"{self.path} has format {version}, this mfal knows {FORMAT}: update mfal")
-        give_up = time.monotonic() + self.timeout
-        while True:
-            try:
-                db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
-                break
-            except sqlite3.OperationalError as error:  # SQLite does not wait here while another process does the same
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                    raise
-                time.sleep(0.01)
-        db.execute("PRAGMA synchronous = FULL")  # committed is on disk: a power cut loses no acknowledged label
-        if application != APPLICATION_ID:
-            db.execute(f"PRAGMA user_version = {FORMAT}")
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        db.execute(f'CREATE TABLE IF NOT EXISTS "{self.collection_name}" (id INTEGER PRIMARY KEY, doc TEXT NOT NULL)')
+        db = open_database(self.path, self.timeout)
+        db.execute(f"CREATE TABLE IF NOT EXISTS {self._table} (id INTEGER PRIMARY KEY, doc TEXT NOT NULL)")
         return db
 
     def ensure_index(self, key: str, unique: bool = False) -> bool:
         """Index a field; False where that cannot be: an odd name, or unique, which is update()'s to see to."""
-        if unique or not _PATH.fullmatch(key):
+        if unique or not PATH.fullmatch(key):
             return False
-        index, table = f'"{self.collection_name}/{key}"', f'"{self.collection_name}"'
-        self._collection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {table} ({_column(key)})")
+        index = f'"{self.collection_name}/{key}"'
+        self._collection.execute(f"CREATE INDEX IF NOT EXISTS {index} ON {self._table} ({column(key)})")
         return True
 
     def _find(self, criteria: Criteria) -> Iterator[tuple[int, dict]]:
@@ -229,28 +132,31 @@ class SQLiteStore(Store):
         may write (from an old snapshot SQLite refuses to), and memory stays small.
         """
         criteria = as_mongo_dates(criteria or {})
-        condition, arguments = _narrow(criteria)
-        db, table = self._collection, f'"{self.collection_name}"'
+        filter_applies(criteria, {})  # raises at an operator that there is none of, also where there is no document
+        condition, arguments = narrow(criteria)
+        db = self._collection
         # sorted here: with ORDER BY SQLite would rather scan the table than use an index
-        for row in sorted(db.execute(f"SELECT id FROM {table} WHERE {condition}", arguments)):
-            for [text] in db.execute(f"SELECT doc FROM {table} WHERE id = ?", row).fetchall():
-                doc = json.loads(text, object_hook=_decode) if '{"$' in text else orjson.loads(text)
+        for row in sorted(db.execute(f"SELECT id FROM {self._table} WHERE {condition}", arguments)):
+            for [text] in db.execute(f"SELECT doc FROM {self._table} WHERE id = ?", row).fetchall():
+                doc = loads(text)
                 if filter_applies(criteria, doc):
                     yield row[0], doc
 
     def count(self, criteria: Criteria = None) -> int:
         if not criteria:
-            return self._collection.execute(f'SELECT count(*) FROM "{self.collection_name}"').fetchone()[0]
+            return self._collection.execute(f"SELECT count(*) FROM {self._table}").fetchone()[0]
         return sum(1 for _ in self._find(criteria))
 
     def query(
         self, criteria: Criteria = None, properties: Fields = None, sort: Order = None, skip: int = 0, limit: int = 0
     ) -> Iterator[dict]:
+        wanted = properties if isinstance(properties, dict) else dict.fromkeys(properties or [], 1)
+        keep = any(kept for field, kept in wanted.items() if field != "_id")
+        if len({bool(kept) for field, kept in wanted.items() if field != "_id"}) > 1:
+            raise ValueError(f"properties = {properties}: inclusion and exclusion do not go together")
         docs: Iterable[dict] = (doc for _, doc in self._find(criteria))
         for field, direction in reversed((sort or {}).items()):
             docs = sorted(docs, key=partial(resolve_sort_key, field), reverse=Sort(direction) is Sort.Descending)
-        wanted = properties if isinstance(properties, dict) else dict.fromkeys(properties or [], 1)
-        keep = any(kept for field, kept in wanted.items() if field != "_id")
         fields = [field for field, kept in wanted.items() if bool(kept) == keep]
         for doc in islice(docs, skip, skip + limit if limit else None):
             yield _project(doc, fields, keep) if fields else doc
@@ -261,32 +167,42 @@ class SQLiteStore(Store):
         keys = [key] if isinstance(key, str) else list(key)
         prepared = []
         for given in docs if isinstance(docs, list) else [docs]:
-            doc = jsanitize(given, allow_bson=True, recursive_msonable=True)
-            doc.pop("_id", None)
-            if self.validator and not self.validator.is_valid(doc):
-                if self.validator.strict:
-                    raise ValueError(self.validator.validation_errors(doc))
-                self.logger.error(self.validator.validation_errors(doc))
-                continue
-            same = {field: get(doc, field) for field in keys}
-            if missing := [field for field, value in same.items() if value is None]:
-                raise ValueError(f"a document for {self.name} lacks its key {', '.join(missing)}")
-            prepared.append((same, _dumps(doc)))
+            if checked := self._checked(given):
+                doc, text = checked
+                same = {field: get(doc, field) for field in keys}
+                if missing := [field for field, value in same.items() if value is None]:
+                    raise ValueError(f"a document for {self.name} lacks its key {', '.join(missing)}")
+                prepared.append((same, text))
         db = self._collection
-        with db:  # commits, or rolls back on an exception
-            db.execute("BEGIN IMMEDIATE")  # nobody else writes between the look-up and the insert
+        with writing(db, self.path):
             for field in keys:
                 self.ensure_index(field)
             for same, text in prepared:
                 row, _ = next(self._find(same), (None, None))  # None asks for a new row
-                db.execute(f'INSERT OR REPLACE INTO "{self.collection_name}" (id, doc) VALUES (?, ?)', (row, text))
+                put = db.execute(f"INSERT OR REPLACE INTO {self._table} (id, doc) VALUES (?, ?)", (row, text))
+                count = put.lastrowid or 0
+                if row is None and count > 100 and count.bit_count() == 1:
+                    # As the rows double, SQLite learns which index is selective; from few it would learn to use none.
+                    db.execute(f"ANALYZE {self._table}")
+
+    def _checked(self, given: Any) -> tuple[dict, str] | None:
+        """A document and its text; None if the validator does not want it."""
+        if type(given) is dict and "_id" not in given and not self.validator and (text := quick_dumps(given)):
+            return given, text
+        doc = jsanitize(given, allow_bson=True, recursive_msonable=True)
+        doc.pop("_id", None)
+        if self.validator and not self.validator.is_valid(doc):
+            if self.validator.strict:
+                raise ValueError(self.validator.validation_errors(doc))
+            self.logger.error(self.validator.validation_errors(doc))
+            return None
+        return doc, dumps(doc)
 
     def remove_docs(self, criteria: dict) -> None:
         db = self._collection
-        with db:
-            db.execute("BEGIN IMMEDIATE")
+        with writing(db, self.path):
             for row, _ in self._find(criteria):
-                db.execute(f'DELETE FROM "{self.collection_name}" WHERE id = ?', (row,))
+                db.execute(f"DELETE FROM {self._table} WHERE id = ?", (row,))
 
     def distinct(self, field: str, criteria: Criteria = None, all_exist: bool = False) -> list:  # noqa: ARG002
         found: dict[Any, Any] = {}

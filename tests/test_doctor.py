@@ -18,8 +18,10 @@ import torch
 from conftest import write_campaign
 from packaging.requirements import Requirement
 from pymatgen.core import SETTINGS
+from pymongo import MongoClient
 
 from flows import doctor, examine
+from stores import filesystem
 from stores.campaign import open_stores
 from stores.connect import FILE
 
@@ -312,7 +314,7 @@ def test_the_file_system_under_the_store(found, tmp_path, monkeypatch, mounts, k
     folder.mkdir()
     rows = [row.format(str(folder).replace(" ", "\\040"), beside=tmp_path / "a") for row in mounts]
     (tmp_path / "mounts").write_text("".join(f"{row} rw,relatime 0 0\n" for row in rows))
-    monkeypatch.setattr(examine, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(filesystem, "MOUNTS", tmp_path / "mounts")
     code, lines = found(write_campaign(folder))
     shared = kind in ("nfs", "nfs4", "fuse.sshfs", "gpfs")
     assert (code, red(lines)) == ((1, {"file system"}) if shared else (0, set()))
@@ -368,3 +370,20 @@ def test_a_bad_file_of_settings_is_named_and_not_shown(tmp_path, content):
     assert ended.returncode == 1
     assert "~/.jobflow.yaml" in ended.stderr
     assert "geheim123" not in ended.stdout + ended.stderr
+
+
+def test_a_store_elsewhere(found, tmp_path, mongo_database, monkeypatch):
+    code, lines = found(write_campaign(tmp_path, store=f"sqlite:///{tmp_path}/deep/x.sqlite"))
+    assert (code, lines["x.sqlite"][0]["state"], "store" in lines) == (0, "not there", False)
+    code, lines = found(write_campaign(tmp_path, store=mongo_database))
+    assert (code, lines["store"][0]["state"]) == (0, "ok")
+    with MongoClient(mongo_database) as client:
+        assert client.get_default_database().list_collection_names() == []  # it only looks
+    monkeypatch.setattr("stores.connect.PATIENCE", 0.3)
+    code, lines = found(write_campaign(tmp_path, store="mongodb://me:${PW}@127.0.0.1:9/none"))
+    assert (code, red(lines)) == (1, {"store"})
+    assert "${PW} is not in the environment" in str(lines["store"])
+    monkeypatch.setenv("PW", "hunter2")
+    code, lines = found(write_campaign(tmp_path, store="mongodb://me:${PW}@127.0.0.1:9/none"))
+    assert "mongodb://127.0.0.1:9/none: cannot be reached" in str(lines["store"])
+    assert "hunter2" not in str(lines)

@@ -26,6 +26,7 @@ from jobflow import Flow, JobStore, job, run_locally
 from maggma.core import Sort
 from maggma.stores import MemoryStore
 
+from stores import filesystem
 from stores.sqlite import SQLiteStore
 
 Pair = tuple[MemoryStore, SQLiteStore]
@@ -157,20 +158,54 @@ def test_update_and_remove(tmp_path: Path) -> None:
     assert plain(sqlite.query()) == before
 
 
-def test_look_up_uses_the_index(tmp_path: Path) -> None:
-    _, sqlite = pair(tmp_path, PLAIN)
-    db, statements = sqlite._collection, []
+def plans(store: SQLiteStore, ask: Callable[[], Any]) -> list[list[str]]:
+    """How SQLite finds the documents of each look-up."""
+    db, statements = store._collection, []
     db.set_trace_callback(statements.append)
-    assert sqlite.count({"uuid": "u7"}) == sqlite.count({"uuid": {"$in": ["u7"]}}) == 1
-    sqlite.update({"uuid": "u7"})
+    ask()
     db.set_trace_callback(None)
     look_ups = [statement for statement in statements if statement.startswith("SELECT id")]
-    assert len(look_ups) == 3
-    for look_up in look_ups:
-        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {look_up}")]
-        assert "SEARCH docs USING INDEX docs/uuid (<expr>=?)" in plan
-        assert "SCAN docs" not in plan
-    assert sqlite.count({"uuid": {"$in": [f"u{i}" for i in range(300_000)]}}) == 40  # more than SQLite takes arguments
+    return [[row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {look_up}")] for look_up in look_ups]
+
+
+@pytest.mark.parametrize("count", [10, 127, 500])  # from 128 on SQLite has statistics
+def test_look_ups_use_the_index(tmp_path: Path, count: int) -> None:
+    store = SQLiteStore(tmp_path / "s.db", key="uuid")
+    docs = [
+        {"uuid": f"u{i}", "campaign": "c", "sub": {"n": i}, "when": datetime(2024, 1, 1) + timedelta(i)}
+        for i in range(count)
+    ]
+    for start in range(0, count, 100):
+        store.update(docs[start : start + 100])
+    for field in ("sub.n", "when"):
+        assert store.ensure_index(field)
+    criteria = {
+        "uuid": [{"uuid": "u7"}, {"uuid": {"$in": ["u7", "u1"]}}, {"uuid": {"$gte": "u7"}}, {"$and": [{"uuid": "u7"}]}],
+        "sub.n": [{"sub.n": 7}, {"sub.n": {"$gt": 3.5, "$lte": 7}}],
+        "when": [{"when": {"$lt": datetime(2024, 1, 5)}}, {"when": datetime(2024, 1, 3)}],
+    }
+    for field, several in criteria.items():
+        for one in several:
+            [plan] = plans(store, lambda one=one: store.count(one))
+            assert "SCAN docs" not in plan, one
+            assert any(step.startswith(f"SEARCH docs USING INDEX docs/{field} (<expr>") for step in plan), one
+    [plan] = plans(store, lambda: store.update({"uuid": "u7"}))
+    assert "SEARCH docs USING INDEX docs/uuid (<expr>=?)" in plan
+    assert (
+        store.count({"uuid": {"$in": [f"u{i}" for i in range(300_000)]}}) == count
+    )  # more than SQLite takes arguments
+
+
+def test_of_two_keys_the_selective_one_is_looked_up(tmp_path: Path) -> None:
+    """In one campaign, a look-up by campaign would read it all."""
+    store, other = (SQLiteStore(tmp_path / "s.db", key="frame_id") for _ in range(2))
+    other.connect()
+    for start in range(0, 1200, 100):
+        docs = [{"campaign": "c", "frame_id": f"f{i}"} for i in range(start, start + 100)]
+        store.update(docs, key=["campaign", "frame_id"])
+    for each in (store, other):
+        [plan] = plans(each, lambda each=each: each.count({"campaign": "c", "frame_id": "f7"}))
+        assert "SEARCH docs USING INDEX docs/frame_id (<expr>=?)" in plan
 
 
 def test_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +309,23 @@ def test_refused_files(tmp_path: Path, statements: list[str], problem: str) -> N
     assert os.listdir(tmp_path) == ["s.db"]
     with pytest.raises(ValueError, match="is no SQLite file"):
         SQLiteStore(tmp_path).connect()
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"disk / ext4 rw 0 0\nserver:/x {tmp_path}/far nfs4 rw 0 0\n")
+    monkeypatch.setattr(filesystem, "MOUNTS", mounts)
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    for folder in ("far", "far/below", "link"):
+        path = tmp_path / folder / "s.db"
+        with pytest.raises(
+            ValueError, match=rf"{re.escape(str(path))} .*\(nfs4\).*sqlite:////.*mongodb://host/database"
+        ):
+            SQLiteStore(path).connect()
+    assert not (tmp_path / "far").exists()
+    assert SQLiteStore(tmp_path / "near.db").count() == 0
+    mounts.unlink()  # as on macOS
+    assert SQLiteStore(tmp_path / "far" / "s.db").count() == 0
 
 
 def test_waits_for_another_that_makes_the_file(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def test_what_is_refused_and_not_repeated(tmp_path, store, words):
     assert SECRET not in str(refused.value)
 
 
-@pytest.mark.parametrize("place", [f"mongodb://me:{SECRET}@h/d", f"mongodb://me:{SECRET}@h", f"postgres://{SECRET}@h/d"])
+@pytest.mark.parametrize(
+    "place", [f"mongodb://me:{SECRET}@h/d", f"mongodb://me:{SECRET}@h", f"postgres://{SECRET}@h/d"]
+)
 def test_addresses_on_the_command_line_are_checked_alike(mfal, place):
     result = mfal("query", "labels", place)
     assert result.exit_code == 2

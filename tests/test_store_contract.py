@@ -255,12 +255,6 @@ def test_criteria(store: Store, topic: str, indexed: bool) -> None:
     assert [(criteria, found(store, criteria)) for criteria, _ in CRITERIA[topic]] == CRITERIA[topic]
 
 
-@pytest.fixture
-def not_yet_in_sqlite(kind: str, request: pytest.FixtureRequest) -> None:
-    if kind == "sqlite":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="SQLiteStore does not refuse this yet"))
-
-
 UNKNOWN: list[dict] = [{"n": {"$none": 1}}, {"$none": [{"n": 1}]}]
 
 
@@ -273,14 +267,12 @@ def test_unknown_operators_are_refused(store: Store, criteria: dict) -> None:
     assert store.count() == 6
 
 
-@pytest.mark.usefixtures("not_yet_in_sqlite")
 @pytest.mark.parametrize("criteria", UNKNOWN, ids=str)
 def test_unknown_operators_are_refused_where_nothing_is(store: Store, criteria: dict) -> None:
     with pytest.raises(Exception, match=r"\$none"):
         list(store.query(criteria))
 
 
-@pytest.mark.usefixtures("not_yet_in_sqlite")
 def test_properties_to_keep_and_to_drop_are_refused(store: Store) -> None:
     store.update(DOCS)
     with pytest.raises(Exception, match=r"(?i)inclu.*exclu|exclu.*inclu"):
@@ -543,7 +535,6 @@ def test_last_updated(make: Make, field: str) -> None:
     assert other.last_updated == LATER
 
 
-@pytest.mark.usefixtures("not_yet_in_sqlite")
 def test_last_updated_without_its_field(store: Store) -> None:
     store.update({"k": "a"})
     with pytest.raises(StoreError, match="No field 'last_updated'"):
