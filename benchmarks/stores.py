@@ -12,14 +12,15 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, it does not see its own package
 
@@ -45,6 +46,7 @@ SMALL, MEDIUM = 1_000, 10_000  # documents; maggma's own stores get no more than
 DATABASE = "mfal_benchmark"
 START = datetime(2024, 1, 1)
 Row = tuple[str, int]  # what is measured, on how many documents
+T = TypeVar("T")
 
 
 def templates() -> list[bytes]:
@@ -67,6 +69,10 @@ def frames(start: int, count: int = BATCH) -> list[dict[str, Any]]:
     for i, document in enumerate(documents, start):
         document |= {"frame_id": name(i), "round": i // FOUND, "core_hours": costs(i)}
     return documents
+
+
+def dates(start: int) -> list[dict[str, Any]]:
+    return [{"n": i, "when": START + timedelta(minutes=i)} for i in range(start, start + BATCH)]
 
 
 def costs(i: int) -> float:
@@ -108,55 +114,65 @@ def contestants(folder: Path, documents: int) -> Iterator[dict[str, Contestant]]
             MongoClient(uri).drop_database(DATABASE)
 
 
-def timed(action: Callable[[], Any], expected: Any = None) -> float:
-    start = time.perf_counter()
-    found = action()
-    seconds = time.perf_counter() - start
-    if found != expected:
-        raise SystemExit(f"found {found} instead of {expected}")
-    return seconds
+def in_turn(
+    contestants: Mapping[str, T], ask: Callable[[T], Any], expected: Any = None, repeats: int = 5
+) -> dict[str, float]:
+    """The median seconds of each, in turns, so that what else the machine does hits all of them alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            found = ask(contestant)
+            seconds[name].append(time.perf_counter() - start)
+            if found != expected:
+                raise SystemExit(f"{name}: found {found} instead of {expected}")
+    return {name: median(taken) for name, taken in seconds.items()}
 
 
-def often(action: Callable[[], Any], expected: Any, times: int = 5) -> float:
-    return median(timed(action, expected) for _ in range(times))
-
-
-def filled(contestant: Contestant, size: int) -> tuple[Store, float]:
-    """A store of frames, and the seconds that one of them took."""
-    store, seconds = contestant.connect(f"frames_{size}"), 0.0
-    for field in ("round", "core_hours", *KEY):
-        store.ensure_index(field)
+def filled(
+    stores: dict[str, Store], documents: Callable[[int], list[dict[str, Any]]], size: int, indexes: list[str]
+) -> dict[str, float]:
+    """Write that many documents in batches; the mean seconds of a document."""
+    key, total = [field for field in indexes if field in KEY] or indexes[:1], Counter[str]()
+    for store in stores.values():
+        for field in indexes:
+            store.ensure_index(field)
     for start in range(0, size, BATCH):
-        batch = frames(start)
-        seconds += timed(lambda batch=batch: store.update(batch, key=KEY))
-    return store, seconds / size
+        batches = {name: (store, documents(start)) for name, store in stores.items()}
+        total.update(in_turn(batches, lambda batch: batch[0].update(batch[1], key=key), repeats=1))
+    return {name: seconds / size for name, seconds in total.items()}
 
 
-def answers(store: Store, size: int) -> Iterator[tuple[str, float]]:
-    def found(*query: Any) -> int:
-        return sum(1 for _ in store.query(*query))
+def measured(contestants: dict[str, Contestant], size: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """What is measured, and the seconds of each contestant."""
 
-    def one(i: int) -> float:
-        wanted = {"campaign": "olivine", "frame_id": name(i)}
-        return timed(lambda: store.query_one(wanted)["core_hours"], costs(i))
+    def found(*query: Any) -> Callable[[Store], int]:
+        return lambda store: sum(1 for _ in store.query(*query))
 
-    dearest = sorted(map(costs, range(size)))[-FOUND - 1]
-    yield "one by its key", median(one(i * size // 25) for i in range(25))
-    yield f"{FOUND} by an indexed field", often(lambda: found({"round": size // FOUND // 2}), FOUND)
-    yield f"{FOUND} by a range of numbers", often(lambda: found({"core_hours": {"$gt": dearest}}), FOUND)
-    yield "read all, a document", often(lambda: found(), size, 3) / size
-    yield "two fields of all, a document", often(lambda: found({}, ["frame_id", "core_hours"]), size, 3) / size
-    yield "the values of a field, a document", often(lambda: len(store.distinct("round")), size // FOUND, 3) / size
+    def of_each(seconds: dict[str, float], count: int) -> dict[str, float]:
+        return {name: taken / count for name, taken in seconds.items()}
 
+    stores = {name: one.connect(f"frames_{size}") for name, one in contestants.items()}
+    yield "write, a document", filled(stores, frames, size, ["round", "core_hours", *KEY])
+    some = [i * size // 25 for i in range(25)]
+    wanted = [{"campaign": "olivine", "frame_id": name(i)} for i in some]
+    by_key = in_turn(stores, lambda s: [s.query_one(one)["core_hours"] for one in wanted], [costs(i) for i in some])
+    yield "one by its key", of_each(by_key, len(some))
+    yield f"{FOUND} by an indexed field", in_turn(stores, found({"round": size // FOUND // 2}), FOUND)
+    dearest = {"core_hours": {"$gt": sorted(map(costs, range(size)))[-FOUND - 1]}}
+    yield f"{FOUND} by a range of numbers", in_turn(stores, found(dearest), FOUND)
+    yield "read all, a document", of_each(in_turn(stores, found(), size, 3), size)
+    two = found({}, ["frame_id", "core_hours"])
+    yield "two fields of all, a document", of_each(in_turn(stores, two, size, 3), size)
+    distinct = in_turn(stores, lambda store: len(store.distinct("round")), size // FOUND, 3)
+    yield "the values of a field, a document", of_each(distinct, size)
+    stay = {name: one for name, one in contestants.items() if one.stays}
+    yield "open and count", in_turn(stay, lambda one: one.connect(f"frames_{size}").count(), size, 3)
 
-def by_dates(contestant: Contestant, size: int) -> float:
-    store = contestant.connect(f"dates_{size}", "n")
-    store.ensure_index("n")
-    store.ensure_index("when")
-    for start in range(0, size, BATCH):
-        store.update([{"n": i, "when": START + timedelta(minutes=i)} for i in range(start, start + BATCH)])
-    late = {"when": {"$gte": START + timedelta(minutes=size - FOUND)}}
-    return often(lambda: sum(1 for _ in store.query(late)), FOUND)
+    dated = {name: one.connect(f"dates_{size}", "n") for name, one in contestants.items()}
+    filled(dated, dates, size, ["n", "when"])
+    latest = {"when": {"$gte": START + timedelta(minutes=size - FOUND)}}
+    yield f"{FOUND} by a range of dates", in_turn(dated, found(latest), FOUND)
 
 
 def write(contestant: Contestant, writer: int) -> None:
@@ -177,19 +193,6 @@ def shared(contestant: Contestant) -> str:
     return f"{contestant.connect('shared').count()} of {WRITERS * contestant.writes}"
 
 
-def measured(contestant: Contestant) -> Iterator[tuple[Row, float | str]]:
-    for size in contestant.sizes:
-        store, seconds = filled(contestant, size)
-        yield ("write, a document", size), seconds
-        for what, seconds in answers(store, size):
-            yield (what, size), seconds
-        yield (f"{FOUND} by a range of dates", size), by_dates(contestant, size)
-        if contestant.stays:
-            yield ("open and count", size), often(lambda size=size: contestant.connect(f"frames_{size}").count(), size)
-    if contestant.writes:
-        yield (f"kept of what {WRITERS} processes write at once", 0), shared(contestant)
-
-
 def table(results: dict[Row, dict[str, float | str]], names: Iterable[str]) -> list[list[str]]:
     """A row for each number of documents; what maggma's own stores take is for SMALL in each of them."""
     lines = []
@@ -197,8 +200,9 @@ def table(results: dict[Row, dict[str, float | str]], names: Iterable[str]) -> l
         peers = results.get((what, SMALL), results[what, size])
         times = {name: results[what, size].get(name, peers.get(name, "")) for name in names}
         rivals = [seconds for name in ("MemoryStore", "JSONStore") if isinstance(seconds := times[name], float)]
-        ratio = f"{min(rivals) / times['SQLiteStore']:.3g}" if rivals else ""
-        lines.append([what, f"{size:,}" if size else "", *map(shown, times.values()), ratio])
+        ratio = min(rivals) / times["SQLiteStore"] if rivals else None
+        cells = [what, f"{size:,}" if size else "", *map(shown, times.values())]
+        lines.append([*cells, "" if ratio is None else f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}"])
     return lines
 
 
@@ -207,16 +211,20 @@ def shown(value: float | str) -> str:
 
 
 def main(
-    documents: Annotated[int, typer.Option(help="Of the largest SQLiteStore.", min=SMALL)] = 100_000,
+    documents: Annotated[int, typer.Option(help="Of the largest SQLiteStore; in hundreds.", min=SMALL)] = 100_000,
     markdown: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
 ) -> None:
-    """Measure the stores one after the other, in small and large, and print a table."""
+    """Measure the stores in turns, small and large, and print a table."""
     console, results, load = Console(stderr=True), dict[Row, dict[str, float | str]](), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder, contestants(Path(folder), documents) as taking_part:
-        for name, contestant in taking_part.items():
-            with console.status(name):
-                for row, value in measured(contestant):
-                    results.setdefault(row, {})[name] = value
+        for size in sorted({size for one in taking_part.values() for size in one.sizes}):
+            those = {name: one for name, one in taking_part.items() if size in one.sizes}
+            with console.status(f"{size:,} documents in {', '.join(those)}"):
+                for what, seconds in measured(those, size):
+                    results[what, size] = dict(seconds)
+        with console.status("several processes"):
+            kept = {name: shared(one) for name, one in taking_part.items() if one.writes}
+            results[f"kept of what {WRITERS} processes write at once", 0] = dict(kept)
     title = f"{machine(torch.device('cpu'))}, load {load:.1f}, maggma {version('maggma')}, SQLite "
     title += f"{sqlite3.sqlite_version}; a document has {sum(map(len, TEMPLATES)) / len(TEMPLATES) / 1e3:.1f} kB"
     names = [name if len(one.sizes) > 1 else f"{name}, {SMALL:,}" for name, one in taking_part.items()]

@@ -181,9 +181,11 @@ class SQLiteStore(Store):
                 row, _ = next(self._find(same), (None, None))  # None asks for a new row
                 put = db.execute(f"INSERT OR REPLACE INTO {self._table} (id, doc) VALUES (?, ?)", (row, text))
                 count = put.lastrowid or 0
-                if row is None and count > 100 and count.bit_count() == 1:
-                    # As the rows double, SQLite learns which index is selective; from few it would learn to use none.
-                    db.execute(f"ANALYZE {self._table}")
+                if row is None and count > 4 and count.bit_count() == 1:
+                    # As the rows double, SQLite learns which index is selective. It is a new table that makes other
+                    # connections look: from few rows they would have learnt to use no index at all.
+                    db.execute("DROP TABLE IF EXISTS sqlite_stat1")
+                    db.execute("ANALYZE")
 
     def _checked(self, given: Any) -> tuple[dict, str] | None:
         """A document and its text; None if the validator does not want it."""

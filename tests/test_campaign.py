@@ -108,7 +108,7 @@ def test_models_are_kept_with_their_data_and_predict(stores):
 
 def test_builder_may_run_again_and_changes_nothing(stores):
     before = {name: sorted(map(str, stores.collections[name].store.query())) for name in KEYS}
-    CampaignBuilder.of(stores).run()
+    CampaignBuilder.of(stores).build()
     assert {name: sorted(map(str, stores.collections[name].store.query())) for name in KEYS} == before
 
 

@@ -168,9 +168,8 @@ def plans(store: SQLiteStore, ask: Callable[[], Any]) -> list[list[str]]:
     return [[row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {look_up}")] for look_up in look_ups]
 
 
-@pytest.mark.parametrize("count", [10, 127, 500])  # from 128 on SQLite has statistics
-def test_look_ups_use_the_index(tmp_path: Path, count: int) -> None:
-    store = SQLiteStore(tmp_path / "s.db", key="uuid")
+def test_look_ups_use_the_index(tmp_path: Path) -> None:
+    store, count = SQLiteStore(tmp_path / "s.db", key="uuid"), 500
     docs = [
         {"uuid": f"u{i}", "campaign": "c", "sub": {"n": i}, "when": datetime(2024, 1, 1) + timedelta(i)}
         for i in range(count)
@@ -191,21 +190,21 @@ def test_look_ups_use_the_index(tmp_path: Path, count: int) -> None:
             assert any(step.startswith(f"SEARCH docs USING INDEX docs/{field} (<expr>") for step in plan), one
     [plan] = plans(store, lambda: store.update({"uuid": "u7"}))
     assert "SEARCH docs USING INDEX docs/uuid (<expr>=?)" in plan
-    assert (
-        store.count({"uuid": {"$in": [f"u{i}" for i in range(300_000)]}}) == count
-    )  # more than SQLite takes arguments
+    many = [f"u{i}" for i in range(300_000)]  # more than SQLite takes arguments
+    assert store.count({"uuid": {"$in": many}}) == count
 
 
 def test_of_two_keys_the_selective_one_is_looked_up(tmp_path: Path) -> None:
-    """In one campaign, a look-up by campaign would read it all."""
+    """In one campaign, a look-up by campaign would read it all; also for who knew the collection when it was small."""
     store, other = (SQLiteStore(tmp_path / "s.db", key="frame_id") for _ in range(2))
-    other.connect()
-    for start in range(0, 1200, 100):
-        docs = [{"campaign": "c", "frame_id": f"f{i}"} for i in range(start, start + 100)]
+    for start in range(0, 1200, 10):
+        docs = [{"campaign": "c", "frame_id": f"f{i}"} for i in range(start, start + 10)]
         store.update(docs, key=["campaign", "frame_id"])
-    for each in (store, other):
-        [plan] = plans(each, lambda each=each: each.count({"campaign": "c", "frame_id": "f7"}))
-        assert "SEARCH docs USING INDEX docs/frame_id (<expr>=?)" in plan
+        for each in (store, other):
+            for wanted in (f"f{start}", {"$in": [f"f{start}", "f8"]}):
+                [plan] = plans(each, lambda each=each, wanted=wanted: each.count({"campaign": "c", "frame_id": wanted}))
+                if start >= 200:
+                    assert "SEARCH docs USING INDEX docs/frame_id (<expr>=?)" in plan
 
 
 def test_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
