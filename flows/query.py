@@ -116,23 +116,13 @@ def _columns(collection: str, columns: str | None, format: str) -> list[str]:
 def _frames(documents: list[dict[str, Any]]) -> tuple[str, int]:
     """Extended XYZ of the structures, with their frame_id, and how many there are."""
     import ase.io
-    from ase import Atoms
 
-    from mfal.dataset import as_text as name
+    from mfal.dataset import bare_image
 
     # once, although several campaigns may have one
     frames = {document["frame_id"]: Structure.from_dict(document["structure"]) for document in documents}
     text = io.StringIO()
-    images = [
-        Atoms(
-            [site.specie.symbol for site in structure],
-            positions=structure.cart_coords,
-            cell=structure.lattice.matrix,
-            pbc=True,
-            info={"frame_id": name(frame_id)},
-        )
-        for frame_id, structure in frames.items()
-    ]
+    images = [bare_image(structure, frame_id) for frame_id, structure in frames.items()]
     ase.io.write(text, images, format="extxyz")
     return text.getvalue(), len(frames)
 

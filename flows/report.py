@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from mfal.config import Campaign
-from mfal.dft.fidelity import fingerprint, settings
-from mfal.frames import FIDELITIES
+from mfal.dft.fidelity import fingerprints
 from mfal.report.page import render
 from stores.campaign import CampaignStores
 
@@ -28,7 +27,7 @@ def write_report(stores: CampaignStores, campaign: Campaign, round: int | None =
         have = f"finished are {', '.join(map(str, finished))}" if finished else "none is finished yet"
         raise LookupError(f"there is no report of round {round if round is not None else 0}: {have}")
     last = finished[-1] if round is None else round
-    own = {fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)) for fidelity in FIDELITIES}
+    own = fingerprints(campaign.engine, campaign.magnetism)
     page = render(
         campaign=campaign.campaign,
         rounds=[summary for summary in rounds if summary.round <= last],

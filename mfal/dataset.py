@@ -140,13 +140,19 @@ def count_images(path: Path | str) -> int:
     return count
 
 
-def _image(structure: Structure, label: Label) -> Atoms:
-    image = Atoms(
+def bare_image(structure: Structure, name: str) -> Atoms:
+    """The crystal with its frame_id, and no label."""
+    return Atoms(
         [site.specie.symbol for site in structure],
         positions=structure.cart_coords,
         cell=structure.lattice.matrix,
         pbc=True,
+        info={"frame_id": as_text(name)},
     )
+
+
+def _image(structure: Structure, label: Label) -> Atoms:
+    image = bare_image(structure, label.frame_id)
     results = {
         "energy": label.energy,
         "forces": None if label.forces is None else np.array(label.forces),

@@ -151,8 +151,9 @@ class SQLiteStore(Store):
         self, criteria: Criteria = None, properties: Fields = None, sort: Order = None, skip: int = 0, limit: int = 0
     ) -> Iterator[dict]:
         wanted = properties if isinstance(properties, dict) else dict.fromkeys(properties or [], 1)
-        keep = any(kept for field, kept in wanted.items() if field != "_id")
-        if len({bool(kept) for field, kept in wanted.items() if field != "_id"}) > 1:
+        kinds = {bool(kept) for field, kept in wanted.items() if field != "_id"}
+        keep = True in kinds
+        if len(kinds) > 1:
             raise ValueError(f"properties = {properties}: inclusion and exclusion do not go together")
         docs: Iterable[dict] = (doc for _, doc in self._find(criteria))
         for field, direction in reversed((sort or {}).items()):

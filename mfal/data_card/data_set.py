@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mfal.config import Campaign
 from mfal.dft.engines import Table
-from mfal.dft.fidelity import fingerprint, settings
+from mfal.dft.fidelity import fingerprint, fingerprints, settings
 from mfal.dft.label import gated
 from mfal.dft.sanity import flagged
 from mfal.frames import FIDELITIES, Fidelity, Frame, Label, Score
@@ -41,7 +41,7 @@ class DataSet:
             labels: every attempt, as stored. The last ones are judged again, by the gate and the limits of sanity as
                 the campaign file has them now; a table's are taken at their word.
         """
-        wanted = {fingerprint(settings(campaign.engine, campaign.magnetism, fidelity)) for fidelity in FIDELITIES}
+        wanted = fingerprints(campaign.engine, campaign.magnetism)
         same: list[Label] = []
         others: list[Label] = []
         for label in labels:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mfal.dft.engines import Engine, Table
 from mfal.dft.magnetism import Magnetism
-from mfal.frames import Fidelity
+from mfal.frames import FIDELITIES, Fidelity
 
 
 def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[str, Any]:
@@ -29,3 +29,8 @@ def settings(engine: Engine, magnetism: Magnetism, fidelity: Fidelity) -> dict[s
 def fingerprint(promised: dict[str, Any]) -> str:
     """The hash of a fidelity's settings: 12 hexadecimal digits."""
     return hashlib.sha256(json.dumps(promised, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def fingerprints(engine: Engine, magnetism: Magnetism) -> set[str]:
+    """Of the labels that a campaign with these settings takes."""
+    return {fingerprint(settings(engine, magnetism, fidelity)) for fidelity in FIDELITIES}
