@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobflow import JobStore, Maker, Response, job
+from jobflow import JobStore, Maker, Response
 from monty.json import MontyDecoder
 from monty.os import cd
 
 from flows.engines import engine
-from flows.jobs import CampaignJob, ResumableJob
+from flows.jobs import CampaignJob, ResumableJob, campaign_job
 from mfal import atomic
 from mfal.dft.engines import Engine, Retry, Table
 from mfal.dft.fidelity import fingerprint
@@ -71,7 +71,7 @@ class LabelMaker(Maker):
     fidelity: Fidelity
     name: str = "label"
 
-    @job
+    @campaign_job()
     def make(
         self, frame: Frame, asked: list[float] | None = None, bad: Label | None = None, again: bool = False
     ) -> Label:

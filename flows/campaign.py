@@ -2,26 +2,34 @@
 
 explore -> score -> label non-magnetic -> decide -> label magnetic -> train -> evaluate -> next round, or stop.
 
-The planners (`label_cheap`, `label_magnetic`, `next_round`) are cheap and pure: they only look at what is there and
-replace themselves by the jobs that follow. They are run again on a restart and make the same jobs again; the expensive
-jobs in between are kept (see `flows.jobs`). Planners pass references on, never the data behind them.
+Score, decide and evaluate give birth to what follows from their output (`after_...`): pure functions that a restart
+calls again. They pass references on, never the data behind them. In a queue they send each worker what is new, and
+name what it was sent before (`flows.parcels`).
 """
 
 from __future__ import annotations
 
-from jobflow import Flow, Job, OutputReference, Response, job
+from collections.abc import Iterable
+from inspect import signature
+from typing import Literal
+
+from jobflow import CURRENT_JOB, Flow, Job, OnMissing, OutputReference, Response
 from pydantic import Field
 
+from flows import parcels, steps
 from flows.calculation import CalculationJob, LabelMaker
-from flows.jobs import CampaignJob, pinned
-from flows.steps import Evaluation, decide, evaluate, explore_round, score, train
+from flows.jobs import BornFlow, campaign_job, pinned
+from flows.steps import Evaluation
+from mfal.acquire.experience import Experience
+from mfal.cluster import Place
 from mfal.config import Campaign
 from mfal.dft.engines import Engine, Table
 from mfal.dft.fidelity import fingerprint, settings
 from mfal.dft.magnetism import Magnetism
 from mfal.dft.moments import initial_moments
 from mfal.dft.ordering import Host
-from mfal.frames import WORDS, Document, Fidelity, Frame, Score
+from mfal.explore.candidates import Exploration
+from mfal.frames import WORDS, Document, Fidelity, Frame, Label, Score, TrainedCommittee
 
 
 class LabelJob(Document):
@@ -30,26 +38,45 @@ class LabelJob(Document):
     frame_id: str
     fidelity: Fidelity
     uuid: str
+    #: Asked for in this round; or an earlier round went on without it; or had it, so that it is counted; or had it, and
+    #: it is a good one, which never changes.
+    state: Literal["new", "late", "seen", "settled"] = "new"
 
 
 class Progress(Document):
-    """What a planner must know of the rounds before: where things are, not the things."""
+    """What must be known of the rounds before to go on: where things are, not the things."""
 
     round: int = 0
     explorations: list[str] = Field(default_factory=list)
     labels: list[LabelJob] = Field(default_factory=list)
-    #: How many of `labels` stand there from earlier rounds.
-    earlier: int = 0
     hold_out: list[str] = Field(default_factory=list)
     committee: str | None = None
     #: The last round's, with what it taught.
     evaluation: str | None = None
+    #: Whether the jobs go to workers through a queue.
+    remote: bool = False
+    #: Labels that the queue's store held already when the campaign was submitted; their jobs are not born.
+    known: list[str] = Field(default_factory=list)
 
-    def frames(self) -> list[OutputReference]:
-        return [OutputReference(uuid).frames for uuid in self.explorations]
+    def kept(self) -> list[str]:
+        """Outputs that workers were sent in earlier rounds."""
+        return self.explorations[:-1] + self.labels_that_are("settled") if self.remote else []
 
-    def label_outputs(self) -> list[OutputReference]:
-        return [OutputReference(label.uuid) for label in self.labels]
+    def frames(self) -> dict[str, OutputReference | None]:
+        kept = self.kept()
+        return {uuid: None if uuid in kept else OutputReference(uuid).frames for uuid in self.explorations}
+
+    def label_outputs(self) -> dict[str, OutputReference | None]:
+        """But for those kept; and those that are late come by `late_labels`."""
+        absent = {*self.kept(), *self.labels_that_are("late")}
+        return {label.uuid: None if label.uuid in absent else OutputReference(label.uuid) for label in self.labels}
+
+    def late_labels(self) -> OutputReference | None:
+        """Those that came in before this round began."""
+        return OutputReference(self.explorations[-1]).late if self.labels_that_are("late") else None
+
+    def labels_that_are(self, *states: str) -> list[str]:
+        return [label.uuid for label in self.labels if label.state in states]
 
     def committee_output(self) -> OutputReference | None:
         return OutputReference(self.committee) if self.committee else None
@@ -58,15 +85,23 @@ class Progress(Document):
         return OutputReference(self.evaluation).experience if self.evaluation else None
 
 
-def campaign_flow(campaign: Campaign) -> Flow:
+def campaign_flow(campaign: Campaign, progress: Progress | None = None) -> Flow:
     """The whole campaign; only its first round's first jobs exist yet."""
-    return Flow(_round(campaign, Progress()), name=campaign.campaign)
+    return Flow(_round(campaign, progress or Progress()), name=campaign.campaign)
 
 
 def _round(campaign: Campaign, progress: Progress) -> list[Job]:
     table = campaign.engine.model_dump(mode="json") if isinstance(campaign.engine, Table) else None
+    late = progress.labels_that_are("late")
     exploration = pinned(
-        explore_round(campaign, progress.round, progress.committee_output(), progress.frames()),
+        explore_round(
+            campaign,
+            progress,
+            progress.committee_output(),
+            {uuid: None if progress.remote else OutputReference(uuid).frames for uuid in progress.explorations},
+            progress.explorations if progress.remote else [],
+            {uuid: OutputReference(uuid) for uuid in late},
+        ),
         campaign.campaign,
         campaign.seed,
         progress.round,
@@ -76,14 +111,16 @@ def _round(campaign: Campaign, progress: Progress) -> list[Job]:
         progress.committee,
         progress.explorations,
         table,
+        *([late] if late else []),
         kind="explore",
         campaign=campaign.campaign,
         round=progress.round,
+        place=campaign.cluster.place("explore"),
+        missing=OnMissing.NONE,  # what is late may never come; all else is there before this job is born
     )
     now = progress.model_copy(update={"explorations": [*progress.explorations, exploration.uuid]})
-    frames = exploration.output.frames
     scores = pinned(
-        score(campaign, progress.round, frames, now.committee_output(), now.experience()),
+        score(campaign, now, exploration.output.frames, now.committee_output(), now.experience()),
         exploration.uuid,
         progress.committee,
         progress.evaluation,
@@ -92,54 +129,63 @@ def _round(campaign: Campaign, progress: Progress) -> list[Job]:
         kind="score",
         campaign=campaign.campaign,
         round=progress.round,
+        place=campaign.cluster.place("score"),
     )
-    plan = label_cheap(campaign, now, frames, scores.output, scores.uuid)
-    return [exploration, scores, _planner(plan, campaign, now)]
+    return [exploration, scores]
 
 
-@job
-def label_cheap(
-    campaign: Campaign, progress: Progress, frames: list[Frame], scores: list[Score], scored_by: str
-) -> Response:
+def after_score(
+    scores: list[Score], own: str, campaign: Campaign, progress: Progress, frames: list[Frame]
+) -> list[Job]:
     """Non-magnetic labels for the frames that are to have one; then the second decision."""
     by_id = {frame.frame_id: frame for frame in frames}
-    where = campaign.campaign, progress.round
     labels = [
-        label_job(campaign.engine, campaign.magnetism, by_id[score.frame_id], "nonmagnetic", *where)
+        label_job(
+            campaign.engine,
+            campaign.magnetism,
+            by_id[score.frame_id],
+            "nonmagnetic",
+            campaign.campaign,
+            progress.round,
+            place=campaign.cluster.place("nonmagnetic"),
+        )
         for score in scores
         if score.gets("nonmagnetic")
     ]
     now = _with(progress, labels)
-    explored = OutputReference(progress.explorations[-1]).frames
     decisions = pinned(
         decide(
             campaign,
-            progress.round,
-            explored,
-            OutputReference(scored_by),
+            now,
+            OutputReference(progress.explorations[-1]).frames,
+            OutputReference(own),
             [label.output for label in labels],
             now.committee_output(),
             now.experience(),
         ),
-        scored_by,
+        own,
         [label.uuid for label in labels],
         kind="decide",
         campaign=campaign.campaign,
         round=progress.round,
+        place=campaign.cluster.place("decide"),
     )
-    plan = _planner(label_magnetic(campaign, now, explored, decisions.output, decisions.uuid), campaign, now)
-    return Response(output=[label.uuid for label in labels], replace=Flow([*labels, decisions, plan]))
+    return [*_new(labels, progress), decisions]
 
 
-@job
-def label_magnetic(
-    campaign: Campaign, progress: Progress, frames: list[Frame], decisions: list[Score], decided_by: str
-) -> Response:
+def after_decide(
+    decisions: list[Score],
+    own: str,
+    campaign: Campaign,
+    progress: Progress,
+    frames: list[Frame],
+    labels: list[Label | None],
+) -> list[Job]:
     """Magnetic labels for the chosen frames of the round; then training and evaluation."""
     by_id = {frame.frame_id: frame for frame in frames}
     chosen = [decision for decision in decisions if decision.gets("magnetic")]
     hosts = {parent.name: parent.host(campaign.magnetism.moments) for parent in campaign.parents}
-    labels = [
+    asked = [
         label_job(
             campaign.engine,
             campaign.magnetism,
@@ -149,21 +195,26 @@ def label_magnetic(
             progress.round,
             host=hosts.get(frame.parent),
             predicted=decision.magmoms,
+            place=campaign.cluster.place("magnetic"),
         )
         for decision in chosen
     ]
-    now = _with(progress, labels).model_copy(
+    missing = {
+        uuid for uuid, label in zip(progress.labels_that_are("new"), labels, strict=True) if label is None
+    }  # of the non-magnetic ones
+    before = [
+        label.model_copy(update={"state": "late"}) if label.uuid in missing else label for label in progress.labels
+    ]
+    now = _with(progress.model_copy(update={"labels": before}), asked).model_copy(
         update={"hold_out": progress.hold_out + [d.frame_id for d in chosen if d.arm == "hold_out"]}
     )
-    uuids = [label.uuid for label in now.labels]
+    data = now.frames(), now.label_outputs(), now.kept(), now.late_labels()
     trained = pinned(
         train(
             campaign,
-            now.round,
-            now.frames(),
-            now.label_outputs(),
-            now.hold_out,
-            OutputReference(decided_by),
+            now,
+            *data,
+            OutputReference(own),
             previous=now.committee_output(),
             experience=now.experience(),
         ),
@@ -172,71 +223,195 @@ def label_magnetic(
         now.round,
         campaign.committee.model_dump(),
         campaign.training.model_dump(exclude={"device"}),
-        uuids,
+        [label.uuid for label in now.labels],
         now.hold_out,
         now.committee,
         now.evaluation,
-        decided_by,
+        own,
         campaign.acquire.nonmagnetic,
         campaign.sanity.model_dump(),
         campaign.magnetism.model_dump(mode="json"),
         kind="train",
         campaign=campaign.campaign,
         round=now.round,
+        place=campaign.cluster.place("train"),
     )
+    following = now.model_copy(update={"committee": trained.uuid})
+    explored = OutputReference(now.explorations[-1])
     evaluated = pinned(
         evaluate(
             campaign,
-            now.round,
-            OutputReference(now.explorations[-1]),
-            now.frames(),
-            now.label_outputs(),
-            now.earlier,
-            now.hold_out,
-            OutputReference(decided_by),
+            following,
+            explored.candidates,
+            explored.dropped,
+            *data,
+            OutputReference(own),
             trained.output,
             now.committee_output(),
             now.experience(),
         ),
         trained.uuid,
-        decided_by,
+        own,
         campaign.stop.model_dump(),
         kind="evaluate",
         campaign=campaign.campaign,
         round=now.round,
+        place=campaign.cluster.place("evaluate"),
     )
-    following = now.model_copy(
-        update={
-            "round": now.round + 1,
-            "earlier": len(now.labels),
-            "committee": trained.uuid,
-            "evaluation": evaluated.uuid,
-        }
-    )
-    plan = _planner(next_round(campaign, following, evaluated.output), campaign, following)
-    return Response(output=[label.uuid for label in labels], replace=Flow([*labels, trained, evaluated, plan]))
+    return [*_new(asked, progress), trained, evaluated]
 
 
-@job
-def next_round(campaign: Campaign, progress: Progress, evaluation: Evaluation) -> Response:
+def after_evaluate(evaluation: Evaluation, own: str, campaign: Campaign, progress: Progress) -> list[Job]:
     """The next round, unless the evaluation says that the campaign has had enough."""
     if evaluation.round.stop:
-        return Response(output=evaluation.round.next_step)
-    return Response(output=evaluation.round.next_step, replace=Flow(_round(campaign, progress)))
-
-
-def _planner(plan: Job, campaign: Campaign, progress: Progress) -> Job:
-    """A planner under a uuid of its own for this campaign file and what came before."""
-    return pinned(
-        plan,
-        plan.name,
-        campaign.model_dump(mode="json"),
-        progress.model_dump(),
-        kind="plan",
-        campaign=campaign.campaign,
-        round=progress.round,
-        cls=CampaignJob,
+        return []
+    settled = set(evaluation.settled)
+    seen = {label.uuid for label in progress.labels} if evaluation.seen is None else set(evaluation.seen)
+    labels = [
+        label.model_copy(
+            update={"state": "settled" if label.uuid in settled else "seen" if label.uuid in seen else "late"}
+        )
+        for label in progress.labels
+    ]
+    return _round(
+        campaign, progress.model_copy(update={"round": progress.round + 1, "labels": labels, "evaluation": own})
     )
+
+
+# The jobs. Their first arguments say what the campaign is and how far it has come; the rest are references.
+
+
+@campaign_job(data="frames")
+def explore_round(
+    campaign: Campaign,
+    progress: Progress,
+    committee: TrainedCommittee | None,
+    frames: dict[str, list[Frame] | None],
+    kept: list[str],
+    late: dict[str, Label | None],
+) -> Exploration | Response:
+    try:
+        known = parcels.unpacked(frames, kept, list[Frame])
+    except parcels.NotKeptError:
+        return _with_everything()
+    found = steps.explore_round(campaign, progress.round, committee, [group for group in known.values() if group])
+    if progress.remote:
+        parcels.keep(known, list[Frame])
+    return found.model_copy(update={"late": {uuid: label for uuid, label in late.items() if label}})
+
+
+@campaign_job(then=after_score)
+def score(
+    campaign: Campaign,
+    progress: Progress,
+    frames: list[Frame],
+    committee: TrainedCommittee | None,
+    experience: Experience | None,
+) -> list[Score]:
+    return steps.score(campaign, progress.round, frames, committee, experience)
+
+
+@campaign_job(then=after_decide)
+def decide(
+    campaign: Campaign,
+    progress: Progress,
+    frames: list[Frame],
+    scores: list[Score],
+    labels: list[Label | None],
+    committee: TrainedCommittee | None,
+    experience: Experience | None,
+) -> list[Score]:
+    return steps.decide(campaign, progress.round, frames, scores, labels, committee, experience)
+
+
+@campaign_job(data="weights")
+def train(
+    campaign: Campaign,
+    progress: Progress,
+    frames: dict[str, list[Frame] | None],
+    labels: dict[str, Label | None],
+    kept: list[str],
+    late: dict[str, Label] | None,
+    scores: list[Score],
+    previous: TrainedCommittee | None,
+    experience: Experience | None,
+) -> TrainedCommittee | Response:
+    try:
+        data = _data(progress, frames, labels, kept, late)
+    except parcels.NotKeptError:
+        return _with_everything()
+    return steps.train(campaign, progress.round, *data, progress.hold_out, scores, previous, experience)
+
+
+@campaign_job(then=after_evaluate, data="parity")
+def evaluate(
+    campaign: Campaign,
+    progress: Progress,
+    candidates: int,
+    dropped: dict[str, int],
+    frames: dict[str, list[Frame] | None],
+    labels: dict[str, Label | None],
+    kept: list[str],
+    late: dict[str, Label] | None,
+    scores: list[Score],
+    committee: TrainedCommittee,
+    previous: TrainedCommittee | None,
+    experience: Experience | None,
+) -> Evaluation | Response:
+    try:
+        data = _data(progress, frames, labels, kept, late)
+    except parcels.NotKeptError:
+        return _with_everything()
+    return steps.evaluate(
+        campaign,
+        progress.round,
+        candidates,
+        dropped,
+        *data,
+        progress.labels_that_are("seen", "settled"),
+        progress.hold_out,
+        scores,
+        committee,
+        previous,
+        experience,
+    )
+
+
+def _data(
+    progress: Progress,
+    frames: dict[str, list[Frame] | None],
+    labels: dict[str, Label | None],
+    kept: list[str],
+    late: dict[str, Label] | None,
+) -> tuple[list[list[Frame]], dict[str, Label | None]]:
+    """The frames of each round and all labels by the uuids of their jobs, of which this worker was sent some before."""
+    explored = parcels.unpacked(frames, kept, list[Frame])
+    known = parcels.unpacked(labels, kept, Label) | (late or {})
+    if progress.remote:
+        parcels.keep(explored, list[Frame])
+        parcels.keep({uuid: label for uuid, label in known.items() if label and label.status == "ok"}, Label)
+    return [group or [] for group in explored.values()], known
+
+
+def _with_everything() -> Response:
+    """The job that runs now once more, with all the data in place of what its worker was thought to have."""
+    now: Job = CURRENT_JOB.job
+    arguments = signature(now.function).bind(*now.function_args, **now.function_kwargs).arguments
+    late = set(arguments["progress"].labels_that_are("late"))
+    arguments["frames"] = {uuid: OutputReference(uuid).frames for uuid in arguments["frames"]}
+    if "labels" in arguments:
+        arguments["labels"] = {uuid: None if uuid in late else OutputReference(uuid) for uuid in arguments["labels"]}
+    again = Job(
+        now.function,
+        function_kwargs=dict(arguments) | {"kept": []},
+        uuid=now.uuid,
+        index=now.index + 1,
+        name=now.name,
+        metadata=now.metadata,
+        config=now.config.model_copy(update={"on_missing_references": OnMissing.NONE}),
+        **now._kwargs,
+    )
+    return Response(replace=BornFlow([again]))
 
 
 def label_job(
@@ -249,12 +424,14 @@ def label_job(
     *,
     host: Host | None = None,
     predicted: list[float] | None = None,
+    place: Place | None = None,
 ) -> Job:
     """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again.
 
     Args:
         host: of the frame's parent, for the signs of the initial moments.
         predicted: |moment| of each site by the committee, for their sizes.
+        place: where it runs in a queue.
     """
     name = f"{WORDS[fidelity]} {frame.structure.reduced_formula} {frame.frame_id}"
     asked = initial_moments(frame, magnetism, host=host, predicted=predicted) if fidelity == "magnetic" else None
@@ -266,13 +443,18 @@ def label_job(
         campaign=campaign,
         round=round,
         cls=CalculationJob,
+        place=place,
         fidelity=fidelity,
         frame_id=frame.frame_id,
         limits=engine.limits(),
     )
 
 
-def _with(progress: Progress, labels: list[Job]) -> Progress:
+def _new(labels: list[Job], progress: Progress) -> list[Job]:
+    return [label for label in labels if label.uuid not in progress.known]
+
+
+def _with(progress: Progress, labels: Iterable[Job]) -> Progress:
     new = [
         LabelJob(frame_id=label.metadata["frame_id"], fidelity=label.metadata["fidelity"], uuid=label.uuid)
         for label in labels

@@ -1,6 +1,6 @@
-"""The steps between calculations, one job each: explore, score, decide, train, evaluate.
+"""The steps between calculations: explore, score, decide, train, evaluate. `flows.campaign` makes a job of each.
 
-They take everything as arguments (references that jobflow resolves) and open no database, so they run on any worker.
+They take everything as arguments and open no database, so they run on any worker.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import hashlib
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jobflow import job
+from pydantic import Field
 
 from flows.jobs import advance
 from mfal.acquire.candidate import candidate, thresholds
@@ -45,6 +46,10 @@ class Evaluation(Document):
     round: Round
     parity: list[dict[str, Any]]
     experience: Experience
+    #: The label jobs whose labels were there; None, from before there was a queue: all.
+    seen: list[str] | None = None
+    #: Those of them that came to a good end, so that they will never change.
+    settled: list[str] = Field(default_factory=list)
 
 
 def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[MultiFidelityCHGNet]:
@@ -54,9 +59,8 @@ def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[M
     return [cast(MultiFidelityCHGNet, from_bytes(base64.b64decode(member.weights))).to(place) for member in members]
 
 
-@job(data="frames")
 def explore_round(
-    campaign: Campaign, round: int, committee: TrainedCommittee | None, known: list[list[Frame]]
+    campaign: Campaign, round: int, committee: TrainedCommittee | None, known: Sequence[list[Frame]]
 ) -> Exploration:
     """Candidates of a round, driven by the magnetic fidelity of the committee's first member; from a table, drawn."""
     seed = [campaign.seed, round, 0]
@@ -81,7 +85,6 @@ def explore_round(
     return found
 
 
-@job
 def score(
     campaign: Campaign,
     round: int,
@@ -116,7 +119,6 @@ def score(
     )
 
 
-@job
 def decide(
     campaign: Campaign,
     round: int,
@@ -177,12 +179,11 @@ def decide(
     ]
 
 
-@job(data="weights")
 def train(
     campaign: Campaign,
     round: int,
-    frames: list[list[Frame]],
-    labels: list[Label | None],
+    frames: Iterable[list[Frame]],
+    labels: Mapping[str, Label | None],
     hold_out: list[str],
     scores: list[Score],
     previous: TrainedCommittee | None,
@@ -193,20 +194,21 @@ def train(
     Where the experience says that non-magnetic labels do not pay, they are not trained on, either, and a committee that
     was begins anew. In the first round the experience is that of the pretrained model with the random frames.
 
-    Checkpoints and logs go to the campaign's folder `training/`; killed, the job goes on from there.
+    Checkpoints and logs go to the folder `training/` where the job runs; killed and run there again, it goes on.
 
     Args:
+        labels: by the uuid of their job; None where the calculation was lost or is late.
         scores: the round's decisions.
     """
     start = time.perf_counter()
     everything = _flat(frames)
-    labels = _judged(campaign, everything, labels)
-    usable = _usable(campaign, labels, excluded=hold_out)
+    judged = _judged(campaign, everything, list(labels.values()))
+    usable = _usable(campaign, judged, excluded=hold_out)
     if experience is None and campaign.acquire.nonmagnetic == "auto":
         experience = learn(
             None,
             {frame.frame_id: frame for frame in everything},
-            [label for label in labels if label is not None],
+            [label for label in judged if label is not None],
             scores,
             old=[_untrained(campaign)],
             new=[],
@@ -227,8 +229,8 @@ def train(
         campaign.committee,
         campaign.training,
         seed=campaign.seed + round,
-        hold_out=examples(everything, [label for label in labels if label and label.frame_id in hold_out]),
-        directory=campaign.directory / "training" / f"round-{round}-{identity}",
+        hold_out=examples(everything, [label for label in judged if label and label.frame_id in hold_out]),
+        directory=Path("training").absolute() / f"round-{round}-{identity}",
         on_epoch=lambda member, epoch, _: advance(
             member * campaign.training.epochs + epoch, campaign.committee.models * campaign.training.epochs
         ),
@@ -242,19 +244,20 @@ def train(
         ],
         data_fingerprint=_hash(keys),
         trained_on=_by_fidelity(usable),
+        seen=[uuid for uuid, label in labels.items() if label is not None],
         device=str(device(campaign.training.device)),
         seconds=time.perf_counter() - start,
     )
 
 
-@job(data="parity")
 def evaluate(
     campaign: Campaign,
     round: int,
-    exploration: Exploration,
-    frames: list[list[Frame]],
-    labels: list[Label | None],
-    earlier: int,
+    candidates: int,
+    dropped: dict[str, int],
+    frames: Sequence[list[Frame]],
+    labels: Mapping[str, Label | None],
+    earlier: Collection[str],
     hold_out: list[str],
     scores: list[Score],
     committee: TrainedCommittee,
@@ -264,14 +267,18 @@ def evaluate(
     """Errors of the new committee on the hold-out, and of the old one on what it had not seen; what the round taught.
 
     Args:
-        labels: all labels of the campaign; None is a lost calculation.
-        earlier: how many of them stand there from earlier rounds; the rest are the round's own.
+        candidates: of the round's exploration; `dropped` of them for these reasons.
+        frames: those of each round, the last are the round's own.
+        labels: all of the campaign, by the uuid of their job; None is a lost or late calculation.
+        earlier: whose labels earlier rounds have counted; the rest are the round's own.
         scores: the round's decisions.
     """
     everything = _flat(frames)
-    labels = _judged(campaign, everything, labels)
-    present = [label for label in labels if label is not None]
-    this_round = [label for label in labels[earlier:] if label is not None]
+    if committee.seen is not None:  # what came in since it was trained is for the next round
+        labels = {uuid: label if uuid in committee.seen else None for uuid, label in labels.items()}
+    judged = dict(zip(labels, _judged(campaign, everything, list(labels.values())), strict=True))
+    present = [label for label in judged.values() if label is not None]
+    this_round = [label for uuid, label in judged.items() if label is not None and uuid not in earlier]
     models, old = members_of(committee, campaign), members_of(previous, campaign)
     # Before the first training the committee is the pretrained model: its energies refer to another functional's
     # atoms, so only its forces, stress and moments tell something.
@@ -290,7 +297,7 @@ def evaluate(
     stop = reason_to_stop(
         campaign.stop,
         rounds_done=round + 1,
-        frames=len(exploration.frames),
+        frames=len(frames[-1]),
         core_hours=sum(label.core_hours + label.earlier_core_hours for label in present),
         hold_out=hold_out_errors.get("magnetic"),
     )
@@ -309,8 +316,8 @@ def evaluate(
         round=Round(
             campaign=campaign.campaign,
             round=round,
-            candidates=exploration.candidates,
-            dropped=exploration.dropped,
+            candidates=candidates,
+            dropped=dropped,
             counts=counts,
             core_hours=dict(core_hours),
             errors={
@@ -333,6 +340,8 @@ def evaluate(
         parity=[point | {"set": "hold_out"} for point in parity(models, held)]
         + [point | {"set": "train"} for point in parity(models, examples(everything, trained))],
         experience=grown,
+        seen=[uuid for uuid, label in labels.items() if label is not None],
+        settled=[uuid for uuid, label in labels.items() if label is not None and label.status == "ok"],
     )
 
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pymatgen.core import Structure
 
+from mfal.cluster import Cluster
 from mfal.dft.engines import Engine
 from mfal.dft.magnetism import MAGNETIC_ELEMENTS, Magnetism
 from mfal.dft.ordering import Host, misfit
@@ -255,6 +256,8 @@ class Campaign(TrainingFile):
     #: `sqlite:///file`, `mongodb://host/database`, a maggma store as jobflow's settings have it, or `jobflow` for the
     #: store of those; by default a SQLite file in the directory. Passwords as `${NAME}` of the environment.
     store: Storage = None
+    #: For `mfal submit`; `mfal run` does not look at it.
+    cluster: Cluster = Cluster()
     parents: list[Parent] = Field(min_length=1)
     explore: Explore = Explore()
     engine: Engine

@@ -213,5 +213,7 @@ class TrainedCommittee(Document):
     members: list[Member]
     data_fingerprint: str
     trained_on: dict[Fidelity, int] = {}
+    #: The label jobs whose labels were there; None, from before there was a queue: all.
+    seen: list[str] | None = None
     device: str = "cpu"
     seconds: float = 0.0

@@ -20,7 +20,7 @@ from mfal.explore.dynamics import relax, snapshots
 from mfal.explore.orderings import orderings
 from mfal.explore.perturb import perturb
 from mfal.explore.physical import unphysical
-from mfal.frames import Document, Frame
+from mfal.frames import Document, Frame, Label
 from mfal.model.multifidelity import MultiFidelityCHGNet
 
 
@@ -30,6 +30,8 @@ class Exploration(Document):
     frames: list[Frame]
     candidates: int
     dropped: dict[str, int] = Field(default_factory=dict)
+    #: Labels that earlier rounds went on without and that have come in since, by the uuid of their job.
+    late: dict[str, Label] = Field(default_factory=dict)
 
 
 def explore(
