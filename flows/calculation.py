@@ -13,19 +13,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobflow import JobStore, Maker, Response
+from jobflow import JobStore, Maker
 from monty.json import MontyDecoder
 from monty.os import cd
 
 from flows.engines import engine
-from flows.jobs import CampaignJob, ResumableJob, campaign_job
+from flows.jobs import ResumableJob, campaign_job
 from mfal import atomic
 from mfal.dft.engines import Engine, Retry, Table
 from mfal.dft.fidelity import fingerprint
 from mfal.dft.label import CalculationError, blank, judged
 from mfal.dft.magnetism import Magnetism
 from mfal.dft.table import look_up
-from mfal.frames import Fidelity, Frame, Label
+from mfal.frames import Fidelity, Frame, Label, Status
 
 #: In a calculation's folder: the label of the attempt that was made there.
 MEMORY = "label.json"
@@ -37,24 +37,27 @@ class CalculationJob(ResumableJob):
     The bad label stays in the collection of labels; its cost is carried on.
     """
 
-    def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
-        found = store.query_one({"uuid": self.uuid, "index": self.index}, ["output", "metadata.limits"])
+    def is_kept(self, store: JobStore) -> bool:
+        newest = {"index": -1}
+        found = store.query_one({"uuid": self.uuid}, ["output", "metadata.limits"], sort=newest)
         if found and found["output"]["status"] != "ok" and found["metadata"]["limits"] != self.metadata["limits"]:
             self.function_kwargs["bad"] = MontyDecoder().process_decoded(found["output"])
             self.function_kwargs["again"] = found["metadata"]["limits"] is None
-            return CampaignJob.run(self, store, job_dir)
-        return super().run(store, job_dir)
+            return False
+        return found is not None
 
 
-def forget_failures(store: JobStore, campaign: str) -> int:
-    """Let every failed or unconverged calculation of a campaign be attempted once more; how many there are."""
+def failures(store: JobStore, campaign: str, *statuses: Status) -> list[dict[str, Any]]:
+    """The outputs of calculations of a campaign that came to nothing."""
     own = {"metadata.kind": "label", "metadata.campaign": campaign}
-    criteria = own | {"output.status": {"$in": ["failed", "unconverged"]}}
-    documents = list(store.query(criteria))
-    for document in documents:
+    return list(store.query(own | {"output.status": {"$in": statuses}}))
+
+
+def forget(store: JobStore, outputs: list[dict[str, Any]]) -> None:
+    """Let calculations be attempted once more by the next run."""
+    for document in outputs:
         document["metadata"]["limits"] = None
-    store.update(documents)
-    return len(documents)
+    store.update(outputs)
 
 
 @dataclass

@@ -10,6 +10,7 @@ name what it was sent before (`flows.parcels`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from inspect import signature
 from typing import Literal
 
@@ -401,14 +402,14 @@ def _with_everything() -> Response:
     arguments["frames"] = {uuid: OutputReference(uuid).frames for uuid in arguments["frames"]}
     if "labels" in arguments:
         arguments["labels"] = {uuid: None if uuid in late else OutputReference(uuid) for uuid in arguments["labels"]}
-    again = Job(
+    again = type(now)(
         now.function,
         function_kwargs=dict(arguments) | {"kept": []},
         uuid=now.uuid,
         index=now.index + 1,
         name=now.name,
         metadata=now.metadata,
-        config=now.config.model_copy(update={"on_missing_references": OnMissing.NONE}),
+        config=replace(now.config, on_missing_references=OnMissing.NONE),
         **now._kwargs,
     )
     return Response(replace=BornFlow([again]))

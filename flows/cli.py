@@ -24,6 +24,7 @@ from flows.refuse import refuse, refusing
 from flows.rehearse import rehearse
 from flows.score import score
 from flows.status import status
+from flows.submit import cancel, pause, resume, retry, submit
 from flows.train import train
 from flows.why import why
 from mfal.config import Campaign
@@ -73,7 +74,11 @@ def report(
             refuse(str(error.args[0]))
 
 
-for command in (status, doctor, label, check, why, rehearse, forecast, export, train, evaluate, fold, score, query):
+COMMANDS = (
+    *(status, submit, pause, resume, cancel, retry, doctor, label, check, why, query),
+    *(rehearse, forecast, export, train, evaluate, fold, score),
+)
+for command in COMMANDS:
     app.command()(command)
 app.command("import")(bring)
 

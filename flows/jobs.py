@@ -133,16 +133,15 @@ class ResumableJob(CampaignJob):
     """A job that is not run again when the store holds its output."""
 
     def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
-        if not is_done(self, store):
+        if not self.is_kept(store):
             return super().run(store, job_dir)
         born = followers(self, store)
         tell("kept", self, born=tuple(born.jobs) if born else ())
         return Response(addition=born)
 
-
-def is_done(job: Job, store: JobStore) -> bool:
-    # A job that was replaced by another of the same uuid has an output of None.
-    return store.count({"uuid": job.uuid, "output": {"$ne": None}}) > 0
+    def is_kept(self, store: JobStore) -> bool:
+        # A job that replaced itself by another of the same uuid has put out None.
+        return store.count({"uuid": self.uuid, "output": {"$ne": None}}) > 0
 
 
 def followers(job: Job, store: JobStore) -> Flow | None:

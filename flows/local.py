@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobflow import Flow, run_locally
 
-from flows.calculation import forget_failures
+from flows.calculation import failures, forget
 from flows.campaign import campaign_flow
 from flows.engines import engine
 from flows.jobs import Event
@@ -88,7 +88,7 @@ def run_flow(
             raise ConfigError([str(error)]) from error
         try:
             if retry_failed:
-                forget_failures(stores.jobs, flow.name)
+                forget(stores.jobs, failures(stores.jobs, flow.name, "failed", "unconverged"))
             stores.add_frames(flow.name, frames)
             with _listening(lambda event: _tell(event, stores, on_event)):
                 # A calculation that goes wrong is a label, not an error; any other error ends the run where it happens.

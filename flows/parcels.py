@@ -6,12 +6,14 @@ new worker, another disk, a cleaned one) the job replaces itself by one that bri
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from monty.json import jsanitize
+from pydantic import TypeAdapter
 
 from mfal import atomic
 
@@ -46,13 +48,14 @@ def keep(contents: Mapping[str, T | None], kind: type[T]) -> None:
     """For the jobs to come."""
     for uuid, content in contents.items():
         if content is not None and not _file(uuid).is_file():
-            atomic.replace(_file(uuid), TypeAdapter(kind).dump_json(content))
+            plain = jsanitize(TypeAdapter(kind).dump_python(content), strict=True)
+            atomic.replace(_file(uuid), json.dumps(plain).encode())
 
 
 def _read(uuid: str, kind: type[T]) -> T:
     try:
-        return TypeAdapter(kind).validate_json(_file(uuid).read_bytes())
-    except (OSError, ValidationError) as error:
+        return TypeAdapter(kind).validate_python(json.loads(_file(uuid).read_bytes()))
+    except (OSError, ValueError) as error:  # pydantic's and json's are ValueErrors
         raise NotKeptError(uuid) from error
 
 

@@ -50,7 +50,9 @@ class CampaignBuilder(Builder):
         """One job's output as (collection, documents)."""
         collection, output = COLLECTIONS[item["metadata"]["kind"]], item["output"]
         trace = {key: item["metadata"][key] for key in ("campaign", "round")}
-        trace |= {"job_uuid": item["uuid"], "last_updated": _time(item)}
+        trace |= {"job_uuid": item["uuid"], "last_updated": _time(item), "ran": item["metadata"].get("ran")}
+        if output is None:  # the job replaced itself by another
+            return collection, []
         match collection:
             case "frames":
                 documents = output["frames"]

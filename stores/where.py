@@ -20,7 +20,7 @@ from mfal.frames import Document, Frame, Label, Member, Round, Score, TrainedCom
 Criteria = dict[str, Any]
 
 #: What the builder writes beside the fields of the model.
-TRACE = {"campaign": str, "round": int, "job_uuid": str, "last_updated": datetime}
+TRACE = {"campaign": str, "round": int, "job_uuid": str, "last_updated": datetime, "ran": dict[str, Any]}
 #: Of a whole committee, written to each of its members.
 WHOLE = ("data_fingerprint", "trained_on", "device", "seconds")
 MODELS: dict[str, type[Document]] = {

@@ -1,0 +1,67 @@
+"""Outputs between the campaign's own store, its memory, and the job store of the project that it was sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jobflow import JobStore
+from jobflow.utils import find_key
+from pydash import get
+
+from stores.builder import CampaignBuilder
+from stores.campaign import CampaignStores
+
+#: Outputs that are copied at a time.
+CHUNK = 50
+
+
+def bring(stores: CampaignStores, project: JobStore, criteria: dict[str, Any]) -> int:
+    """Copy what is new in a project's job store, and build the collections; how many outputs are new.
+
+    Safe at any time and in several processes at once: an output is written after its blobs, and only over an older one.
+    """
+    copied = 0
+    if project.docs_store != stores.jobs.docs_store:
+        for some in _chunks(_newer(project, stores.jobs, criteria)):
+            copy(project, stores.jobs, some)
+            copied += len(some)
+    CampaignBuilder.of(stores).build()
+    return copied
+
+
+def copy(source: JobStore, target: JobStore, keys: list[tuple[str, int]]) -> None:
+    """Outputs by (uuid, index), as they are: blobs first, then the documents that point to them."""
+    documents = [
+        {key: value for key, value in document.items() if key != "_id"}
+        for uuid, index in keys
+        for document in source.docs_store.query({"uuid": uuid, "index": index})
+    ]
+    blobs: dict[str, list[str]] = {}
+    for document in documents:
+        for path in find_key(document, "blob_uuid"):
+            pointer = get(document, list(path))
+            blobs.setdefault(pointer["store"], []).append(pointer["blob_uuid"])
+    for name, uuids in blobs.items():
+        found = source.additional_stores[name].query({"blob_uuid": {"$in": uuids}})
+        contents = [{key: value for key, value in blob.items() if key != "_id"} for blob in found]
+        if missing := set(uuids) - {blob["blob_uuid"] for blob in contents}:
+            raise LookupError(f"the job store has lost {len(missing)} of its blobs, {missing.pop()} for one")
+        target.additional_stores[name].update(contents, key="blob_uuid")
+    target.docs_store.update(documents, key=["uuid", "index"])
+
+
+def _newer(source: JobStore, target: JobStore, criteria: dict[str, Any]) -> list[tuple[str, int]]:
+    fields = ["uuid", "index", "completed_at"]
+    there = {(d["uuid"], d["index"]): d["completed_at"] for d in source.docs_store.query(criteria, fields)}
+    here: dict[tuple[str, int], str] = {}
+    uuids = sorted({uuid for uuid, _ in there})
+    for some in _chunks(uuids):
+        for d in target.docs_store.query({"uuid": {"$in": some}}, fields):
+            here[d["uuid"], d["index"]] = d["completed_at"]
+    return sorted((key for key, time in there.items() if time > here.get(key, "")), key=lambda key: (there[key], key))
+
+
+def _chunks(items: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
