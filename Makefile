@@ -2,6 +2,7 @@
 # make test         set up this machine and run the tests
 # make lint         ruff and mypy
 # make test-slow    the tests that take minutes
+# make test-cluster install Slurm, too, and run the tests on a queue (root)
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,17 +10,24 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What GPAW is compiled against and runs with; g++ compiles training steps.
 PACKAGES := gcc g++ python3-dev python3-venv libxc-dev libopenblas-dev libfftw3-dev openmpi-bin libopenmpi-dev
+# What the tests on a queue start.
+CLUSTER_PACKAGES := slurm-wlm munge
 
-.PHONY: quickstart test test-slow lint install system clean
+.PHONY: quickstart test test-slow test-cluster lint install system clean
 
 quickstart: install
 	$(BIN)/mfal run configs/quickstart.yaml
 
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not cluster"
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not cluster"
+
+# Slurm's daemons are not those of the machine: the tests start their own, and end them.
+test-cluster: PACKAGES += $(CLUSTER_PACKAGES)
+test-cluster: install
+	$(SUDO) env MFAL_CLUSTER=1 $(BIN)/python -m pytest -m cluster
 
 lint: install
 	$(BIN)/ruff check .

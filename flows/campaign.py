@@ -95,7 +95,7 @@ def _round(campaign: Campaign, progress: Progress) -> list[Job]:
     table = campaign.engine.model_dump(mode="json") if isinstance(campaign.engine, Table) else None
     late = progress.labels_that_are("late")
     exploration = pinned(
-        explore_round(
+        explore(
             campaign,
             progress,
             progress.committee_output(),
@@ -283,7 +283,7 @@ def after_evaluate(evaluation: Evaluation, own: str, campaign: Campaign, progres
 
 
 @campaign_job(data="frames")
-def explore_round(
+def explore(
     campaign: Campaign,
     progress: Progress,
     committee: TrainedCommittee | None,

@@ -26,6 +26,7 @@ from flows.score import score
 from flows.status import status
 from flows.submit import cancel, pause, resume, retry, submit
 from flows.train import train
+from flows.watch import watch
 from flows.why import why
 from mfal.config import Campaign
 from mfal.config_file import load
@@ -75,7 +76,7 @@ def report(
 
 
 COMMANDS = (
-    *(status, submit, pause, resume, cancel, retry, doctor, label, check, why, query),
+    *(status, submit, watch, pause, resume, cancel, retry, doctor, label, check, why, query),
     *(rehearse, forecast, export, train, evaluate, fold, score),
 )
 for command in COMMANDS:

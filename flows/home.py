@@ -46,7 +46,7 @@ def copy(source: JobStore, target: JobStore, keys: list[tuple[str, int]]) -> Non
         found = source.additional_stores[name].query({"blob_uuid": {"$in": uuids}})
         contents = [{key: value for key, value in blob.items() if key != "_id"} for blob in found]
         if missing := set(uuids) - {blob["blob_uuid"] for blob in contents}:
-            raise LookupError(f"the job store has lost {len(missing)} of its blobs, {missing.pop()} for one")
+            raise ValueError(f"the job store has lost {len(missing)} of its blobs, {missing.pop()} for one")
         target.additional_stores[name].update(contents, key="blob_uuid")
     target.docs_store.update(documents, key=["uuid", "index"])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import bson
 import pytest
 from bson import Int64, ObjectId
 from conftest import in_database
@@ -254,6 +257,53 @@ def test_command_line_and_the_end() -> None:
         assert client.db.c.find_one() is None
     with pytest.raises(AutoReconnect):
         client.db.c.find_one()
+
+
+def test_a_killed_server_knows_what_it_has_acknowledged(tmp_path: Path) -> None:
+    """Documents as they were after the last answer, or after the one that nobody heard; indexes; files."""
+    draw = random.Random(1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "tests.wire_server", "--port", port, "--data", str(tmp_path / "data")]
+
+    def write(db: Database) -> None:
+        i = draw.randrange(8)
+        grow = {"$inc": {"n": 1}, "$push": {"l": draw.randbytes(draw.choice([1, 10_000]))}}
+        [
+            lambda: db.c.insert_one({"u": draw.random()}),
+            lambda: db.c.update_one({"i": i}, grow, upsert=True),
+            lambda: db.c.update_many({"n": {"$gt": 2}}, [{"$set": {"at": "$$NOW"}}]),
+            lambda: db.c.find_one_and_update({"i": i}, {"$set": {"taken": True}}, sort=[("_id", -1)]),
+            lambda: db.c.replace_one({"i": i}, {"i": i}, upsert=True),
+            lambda: db.c.delete_many({"n": 3}),
+            lambda: db.c.find_one_and_delete({"i": i}),
+        ][draw.randrange(7)]()
+
+    def content(db: Database) -> list[dict]:
+        return list(db.c.find())
+
+    number, before = None, []
+    for kill in range(5):
+        with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+            db = MongoClient(process.stdout.readline().strip()).db
+            if kill:
+                assert content(db) == before
+                assert set(db.c.index_information()) == {"_id_", "u_1"}
+                assert "dropped" not in db.list_collection_names()
+                assert GridFS(db).get(number).read() == b"z" * 300_000
+            else:
+                db.c.create_index("u", unique=True, sparse=True)
+                db.dropped.insert_one({})
+                db.dropped.drop()
+                number = GridFS(db).put(b"z" * 300_000)
+            for _ in range(draw.randrange(10, 40)):
+                write(db)
+            before = content(db)
+            process.kill()
+        if kill == 2:
+            with (tmp_path / "data").open("ab") as journal:
+                journal.write(bson.encode({"half": "z" * 100})[:50])
 
 
 @pytest.mark.parametrize(

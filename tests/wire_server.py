@@ -1,11 +1,12 @@
 """A stand-in for MongoDB in tests: its wire protocol on the loopback, answered from memory by mongomock-ng.
 
     python -m tests.wire_server --port 27018      # prints its URI and serves until it is interrupted
+    python -m tests.wire_server --data FILE       # killed and started again, it knows all that it has answered for
     with WireServer() as server: pymongo.MongoClient(server.uri)      # on a free port
 
 It passes for a standalone mongod 6.0, so it refuses transactions as one does. Commands run one at a time: each is
-atomic for all clients. A command or an option that it does not know is refused. It is no database: nothing reaches
-the disk, and every query looks at every document.
+atomic for all clients. A command or an option that it does not know is refused. It is no database: every query looks at
+every document, and nothing reaches the disk but a journal, if there is to be one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import hmac
 import itertools
+import os
 import secrets
 import socket
 import socketserver
@@ -22,13 +24,15 @@ import threading
 import time
 import traceback
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import bson
 import mongomock_ng
+from bson.errors import InvalidBSON
 from mongomock_ng.collection import Collection
 from mongomock_ng.helpers import _clone_document
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -126,11 +130,53 @@ class AtomicCollection(Collection):
     _apply_update_pipeline = _on_a_copy(Collection._apply_update_pipeline)
 
 
+class Journal:
+    """What became of each document that was written, in the kernel's hands before the client hears of it: it outlives a
+    SIGKILL of the server, but not the power."""
+
+    def __init__(self, path: Path, commands: Commands) -> None:
+        path.touch()
+        # Where the last was cut off, nobody was told that it is written.
+        with path.open("rb") as file, suppress(InvalidBSON):
+            for entry in bson.decode_file_iter(file):
+                self._apply(entry, commands)
+        self.file = path.with_suffix(".new").open("wb", buffering=0)
+        for database in map(commands.client.__getitem__, commands.client.list_database_names()):
+            for name in database.list_collection_names():
+                indexes = list(database[name].list_indexes())
+                self.command({"createIndexes": name, "indexes": indexes, "$db": database.name})
+                self.write(database[name], list(database[name]._store._documents))
+        os.replace(self.file.name, path)
+
+    def _apply(self, entry: Document, commands: Commands) -> None:
+        if command := entry.get("command"):
+            getattr(commands, f"do_{next(iter(command)).lower()}")(command)
+            return
+        store = commands.client[entry["database"]]._store[entry["collection"]]
+        if "document" in entry:
+            store[entry["_id"]] = entry["document"]
+        elif entry["_id"] in store:
+            del store[entry["_id"]]
+
+    def write(self, collection: Collection, ids: list[Any]) -> None:
+        """These documents as they are now, or that they are gone."""
+        where = {"database": collection.database.name, "collection": collection.name}
+        for number in ids:
+            document = collection._store._documents.get(number)
+            self.file.write(bson.encode({**where, "_id": number, **({"document": document} if document else {})}))
+
+    def command(self, command: Document) -> None:
+        """One that makes or drops what holds documents."""
+        self.file.write(bson.encode({"command": {k: v for k, v in command.items() if k not in IGNORED - {"$db"}}}))
+
+
 class Commands:
     """MongoDB's commands, each a method with its name in lower case."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path | None = None) -> None:
         self.client = mongomock_ng.MongoClient()
+        self.journal: Journal | None = None
+        self.journal = Journal(data, self) if data else None
         self.cursors: dict[int, tuple[str, list[Document]]] = {}
         self.cursor_ids = itertools.count(time.time_ns() // 1000)  # not those of an earlier server on this port
         self.lock = threading.Lock()
@@ -187,11 +233,13 @@ class Commands:
         return self._cursor(f"{command['$db']}.$cmd.listCollections", found, command["cursor"])
 
     def do_dropdatabase(self, command: Document) -> Document:
+        self._note(command)
         self.client.drop_database(command["$db"])
         return {"dropped": command["$db"]}
 
     def do_drop(self, command: Document) -> Document:
         collection = self._collection(command, must_exist=True)
+        self._note(command)
         collection._store.drop()
         return {"ns": collection.full_name}
 
@@ -205,6 +253,7 @@ class Commands:
             chosen = {option: index[option] for option in options if option in index}
             if list(index["key"]) != ["_id"]:
                 collection.create_index(list(index["key"].items()), name=index["name"], **chosen)
+        self._note(command)
         return {"numIndexesBefore": before, "numIndexesAfter": len(list(collection.list_indexes()))}
 
     def do_listindexes(self, command: Document) -> Document:
@@ -220,6 +269,7 @@ class Commands:
                 collection.drop_index(list(index.items()) if isinstance(index, dict) else index)
         except mongomock_ng.OperationFailure as error:
             raise RefusedError(27, "IndexNotFound", str(error)) from error
+        self._note(command)
         return {}
 
     # Reading
@@ -267,12 +317,31 @@ class Commands:
 
     # Writing
 
+    def _note(self, command: Document) -> None:
+        if self.journal:
+            self.journal.command(command)
+
+    @contextmanager
+    def _noted(self, collection: Collection, query: Document, one: bool) -> Iterator[list[Any]]:
+        """What a write does to the documents that the query finds, or that it adds to the list, goes into the journal,
+        also when it fails halfway."""
+        ids: list[Any] = []
+        if self.journal:
+            ids += [document["_id"] for document in collection.find(query, {"_id": 1}, limit=int(one))]
+        try:
+            yield ids
+        finally:
+            if self.journal:
+                self.journal.write(collection, ids)
+
     def do_insert(self, command: Document) -> Document:
         _only(command, "insert", "documents", "ordered")
         collection = self._collection(command)
 
         def insert(document: Document) -> Document:
             collection.insert_one(document)
+            if self.journal:
+                self.journal.write(collection, [document["_id"]])
             return {"n": 1}
 
         return _each(insert, command["documents"], command)
@@ -283,7 +352,7 @@ class Commands:
 
         def update(item: Document) -> Document:
             _only(item, "q", "u", "multi", "upsert", "arrayFilters")
-            return _update(collection, item["q"], item["u"], item)
+            return self._update(collection, item["q"], item["u"], item)
 
         return _each(update, command["updates"], command)
 
@@ -293,7 +362,8 @@ class Commands:
 
         def delete(item: Document) -> Document:
             _only(item, "q", "limit")
-            return (collection.delete_one if item["limit"] else collection.delete_many)(item["q"]).raw_result
+            with self._noted(collection, item["q"], bool(item["limit"])):
+                return (collection.delete_one if item["limit"] else collection.delete_many)(item["q"]).raw_result
 
         return _each(delete, command["deletes"], command)
 
@@ -305,12 +375,28 @@ class Commands:
         if not found and not command.get("upsert"):
             return {"lastErrorObject": {"n": 0, "updatedExisting": False}, "value": None}
         if command.get("remove"):
-            return {"lastErrorObject": {"n": collection.delete_one(found).deleted_count}, "value": old}
+            with self._noted(collection, found, True):
+                return {"lastErrorObject": {"n": collection.delete_one(found).deleted_count}, "value": old}
         # the query too and not only the _id: "$" in an update stands for the item of an array that the query found
-        done = _update(collection, {**query, **(found or {})}, command["update"], command)
+        done = self._update(collection, {**query, **(found or {})}, command["update"], command)
         outcome = {"n": 1, "updatedExisting": bool(found)} | ({} if found else {"upserted": done["upserted"]})
         new = collection.find_one(found or {"_id": done["upserted"]}, fields)
         return {"lastErrorObject": outcome, "value": new if command.get("new") else old}
+
+    def _update(self, collection: Collection, query: Document, change: Document | list, options: Document) -> Document:
+        upsert, multi = options.get("upsert", False), options.get("multi", False)
+        replaces = isinstance(change, dict) and not next(iter(change), "").startswith("$")
+        if replaces and multi:
+            raise RefusedError(9, "FailedToParse", "multi update is not supported for replacement-style update")
+        with self._noted(collection, query, not multi) as ids:
+            if replaces:
+                done = collection.replace_one(query, change, upsert=upsert).raw_result
+            else:
+                update = collection.update_many if multi else collection.update_one
+                done = update(query, change, upsert=upsert, array_filters=options.get("arrayFilters")).raw_result
+            if done.get("upserted") is not None:
+                ids.append(done["upserted"])
+            return done
 
 
 def _order(command: Document) -> list[tuple[str, int]] | None:
@@ -340,16 +426,6 @@ def _each(write: Callable[[Document], Document], items: list[Document], command:
         if done.get("upserted") is not None:
             reply["upserted"].append({"index": index, "_id": done["upserted"]})
     return {key: value for key, value in reply.items() if value != []}
-
-
-def _update(collection: Collection, query: Document, change: Document | list, options: Document) -> Document:
-    upsert, multi = options.get("upsert", False), options.get("multi", False)
-    if isinstance(change, dict) and not next(iter(change), "").startswith("$"):
-        if multi:
-            raise RefusedError(9, "FailedToParse", "multi update is not supported for replacement-style update")
-        return collection.replace_one(query, change, upsert=upsert).raw_result
-    update = collection.update_many if multi else collection.update_one
-    return update(query, change, upsert=upsert, array_filters=options.get("arrayFilters")).raw_result
 
 
 class Conversation(socketserver.BaseRequestHandler):
@@ -410,14 +486,15 @@ def _parse_query(body: bytes) -> tuple[Document, bool]:
 
 
 class WireServer(socketserver.ThreadingTCPServer):
-    """Serves on the loopback while in its `with`. If there are users (name: password), they log in at `admin`."""
+    """Serves on the loopback while in its `with`. If there are users (name: password), they log in at `admin`.
+    What it is told goes to the file `data`, if that is named, and is known to the next server with the same."""
 
     daemon_threads = allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, port: int = 0, users: Mapping[str, str] | None = None) -> None:
+    def __init__(self, port: int = 0, users: Mapping[str, str] | None = None, data: Path | None = None) -> None:
         super().__init__(("127.0.0.1", port), Conversation)
-        self.commands = Commands()
+        self.commands = Commands(data)
         self.users = users or {}
         self.connections: set[socket.socket] = set()
         self.uri = f"mongodb://127.0.0.1:{self.server_address[1]}"
@@ -437,6 +514,8 @@ class WireServer(socketserver.ThreadingTCPServer):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A stand-in for MongoDB in tests.")
     parser.add_argument("--port", type=int, default=0, help="a free one where none is given")
-    with WireServer(parser.parse_args().port) as wire_server, suppress(KeyboardInterrupt):
+    parser.add_argument("--data", type=Path, help="a file that outlives the server")
+    given = parser.parse_args()
+    with WireServer(given.port, data=given.data) as wire_server, suppress(KeyboardInterrupt):
         print(wire_server.uri, flush=True)
         threading.Event().wait()
