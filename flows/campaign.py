@@ -253,7 +253,6 @@ def after_decide(
         ),
         trained.uuid,
         own,
-        campaign.stop.model_dump(),
         kind="evaluate",
         campaign=campaign.campaign,
         round=now.round,
@@ -263,8 +262,8 @@ def after_decide(
 
 
 def after_evaluate(evaluation: Evaluation, own: str, campaign: Campaign, progress: Progress) -> list[Job]:
-    """The next round, unless the evaluation says that the campaign has had enough."""
-    if evaluation.round.stop:
+    """The next round, unless the campaign has had enough: by what its file says now, as it may have been given more."""
+    if evaluation.reason_to_stop(campaign.stop):
         return []
     settled = set(evaluation.settled)
     seen = {label.uuid for label in progress.labels} if evaluation.seen is None else set(evaluation.seen)

@@ -16,17 +16,22 @@ from stores.campaign import CampaignStores
 CHUNK = 50
 
 
-def bring(stores: CampaignStores, project: JobStore, criteria: dict[str, Any]) -> int:
+def bring(stores: CampaignStores, project: JobStore, criteria: dict[str, Any], uuids: list[str] | None = None) -> int:
     """Copy what is new in a project's job store, and build the collections; how many outputs are new.
 
     Safe at any time and in several processes at once: an output is written after its blobs, and only over an older one.
+
+    Args:
+        uuids: only what these jobs put out; to look through all takes a while.
     """
     copied = 0
+    if uuids is not None:
+        criteria = {"$and": [criteria, {"uuid": {"$in": uuids}}]}
     if project.docs_store != stores.jobs.docs_store:
         for some in _chunks(_newer(project, stores.jobs, criteria)):
             copy(project, stores.jobs, some)
             copied += len(some)
-    CampaignBuilder.of(stores).build()
+    CampaignBuilder.of(stores, uuids).build()
     return copied
 
 

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
+from pydantic import TypeAdapter
+
 from mfal.cluster import JobKind, Place
 from mfal.config import Campaign
 from mfal.dft.engines import Table
@@ -37,21 +39,25 @@ def problems(campaign: Campaign, project: Project) -> list[str]:
 
 
 def _refusals(place: Place, project: Project, cores: int) -> Iterator[str]:
+    from qtoolkit.core.data_objects import QResources
+
     if place.exec_config and place.exec_config not in project.exec_config:
         yield f".exec_config = {place.exec_config!r}: project {project.name} has {_names(project.exec_config)}"
     if place.worker not in project.workers:
         yield f".worker = {place.worker!r}: project {project.name} has {_names(project.workers)}"
         return
     worker = project.workers[place.worker]
-    resources = place.resources if place.resources is not None else worker.resources
+    resources = worker.resources or {} if place.resources is None else place.resources
     scheduler = worker.get_scheduler_io()
     try:
-        script = scheduler.get_submission_script(["true"], dict(resources or {}))
+        # jobflow-remote takes names that qtoolkit knows for all schedulers (processes), or the scheduler's own (ntasks)
+        options = TypeAdapter(QResources | dict).validate_python(dict(resources))
+        script = scheduler.get_submission_script(["true"], options)
     except Exception as error:  # each scheduler has its own
         yield f".resources = {resources}: {error}"
         return
-    tasks = (resources or {}).get("ntasks")
-    if tasks is not None and int(tasks) * int((resources or {}).get("cpus_per_task") or 1) < cores:
+    tasks = resources.get("ntasks")
+    if tasks is not None and int(tasks) * int(resources.get("cpus_per_task") or 1) < cores:
         yield f".resources: ntasks = {tasks} for a calculation on {cores} cores (engine): ask for as many"
     if worker.scheduler_type == "slurm":
         host = worker.get_host()

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pymongo
 from bson.codec_options import CodecOptions
-from pydash import get
 from pymongo.errors import PyMongoError
 
 from mfal.config import Campaign
 from mfal.config_file import ConfigError
+from stores.collection import pick
 from stores.connect import PATIENCE
 
 if TYPE_CHECKING:
@@ -177,23 +177,17 @@ class Queue:
 
     def settle(self, flow: Flow) -> None:
         """Bring the flow's own state up to date, which `jf` shows. A runner that has it locked does that itself."""
-        from jobflow_remote.jobs.jobcontroller import get_flow_leafs
-        from jobflow_remote.jobs.state import FlowState, JobState
-
-        jobs = [vars(job) | {"state": JobState(job.state)} for job in self.jobs(flow)]
-        state = FlowState.from_jobs_states(*([job["state"] for job in some] for some in (jobs, get_flow_leafs(jobs))))
-        if jobs and state.value != flow["state"]:
-            with self.controller.lock_flow(filter={"uuid": flow["uuid"]}, projection=["uuid"]) as lock:
-                if lock.locked_document:
-                    self.controller.update_flow_state(flow["uuid"])
+        with self.controller.lock_flow(filter={"uuid": flow["uuid"]}, projection=["uuid"]) as lock:
+            if lock.locked_document:
+                self.controller.update_flow_state(flow["uuid"])
 
     def _act(self, mark: Mapping[str, Any], act: Callable[[Flow], int]) -> int:
         """Mark the flow first: who tends it finishes what is begun here."""
         if not (flow := self.live()):
             return 0
         self.mark(flow, mark)
-        count = act(flow)
-        self.settle(flow)
+        if count := act(flow):
+            self.settle(flow)
         return count
 
     def _move(self, flow: Flow, states: Collection[str], state: str) -> int:
@@ -228,6 +222,6 @@ def is_over(flow: Flow, jobs: list[Job]) -> bool:
 
 
 def _job(document: Mapping[str, Any]) -> Job:
-    found = {name: get(document, path) for name, path in FIELDS.items()}
-    found["error"] = found["error"] or get(document, "remote.error")
+    found = {name: pick(document, path.split(".")) for name, path in FIELDS.items()}
+    found["error"] = found["error"] or pick(document, ["remote", "error"])
     return Job(**found | {"parents": tuple(found["parents"] or ()), "attempts": found["attempts"] or 0})

@@ -52,7 +52,9 @@ def _rows(view: View, width: int) -> Table:
     rows = []
     for row in view.rows:
         counts = (row.waiting, row.queued, row.running, row.done, row.bad, row.given_up)
-        rest = f"~{span(row.left)}" if row.left and view.state == "running" else ""
+        rest = ""
+        if row.left is not None and view.state == "running" and row.waiting + row.queued + row.running:
+            rest = f"~{span(row.left)}" if row.left else "soon"
         bar = _bar(row, 6 if width < 100 else 24)
         rows.append([word(row.step), *(str(count) if count else "" for count in counts), bar, rest])
     return _table(titles, rows, (0, 7), width)

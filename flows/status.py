@@ -66,9 +66,18 @@ def _line(stores: CampaignStores, campaign: str) -> list[Any]:
         " + ".join(str(good[fidelity]) for fidelity in FIDELITIES),
         " + ".join(f"{hours[fidelity]:.3f}" for fidelity in FIDELITIES),
         _force_error(last.errors["hold_out"].get("magnetic")) if last else "-",
-        "finished" if last and last.stop else f"round {len(rounds)}" if explored(stores, campaign) else "",
+        "finished"
+        if has_ended(stores, campaign, rounds)
+        else f"round {len(rounds)}"
+        if explored(stores, campaign)
+        else "",
         stores.address,
     ]
+
+
+def has_ended(stores: CampaignStores, campaign: str, rounds: list[Round]) -> bool:
+    """Whether the last round ended it, and it was not given more since."""
+    return bool(rounds) and rounds[-1].stop and not stores.frames.count({"campaign": campaign, "round": len(rounds)})
 
 
 def explored(stores: CampaignStores, campaign: str) -> bool:
@@ -116,7 +125,7 @@ def table(stores: CampaignStores, campaign: str) -> list[RenderableType]:
         counts, cost = _statuses(unfinished[fidelity]), f"{hours[fidelity]:.3f}"
         out.add_row(str(len(rounds)), "", WORDS[fidelity], counts, cost, "", "")
     state = f"Round {len(rounds)} is not finished."
-    if rounds and rounds[-1].stop:
+    if has_ended(stores, campaign, rounds):
         state = f"Next: {rounds[-1].next_step}."
     elif not explored(stores, campaign):
         state = ""

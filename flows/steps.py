@@ -27,7 +27,7 @@ from mfal.acquire.stop import reason_to_stop
 from mfal.committee.evaluate import errors, parity
 from mfal.committee.members import train_committee
 from mfal.committee.predict import predict, predict_each
-from mfal.config import Campaign
+from mfal.config import Campaign, Stop
 from mfal.dft.engines import Table
 from mfal.dft.label import gated
 from mfal.dft.sanity import flagged
@@ -46,10 +46,23 @@ class Evaluation(Document):
     round: Round
     parity: list[dict[str, Any]]
     experience: Experience
+    #: Frames that the round explored, and core-hours that the campaign has spent.
+    explored: int = 1
+    spent: float = 0.0
     #: The label jobs whose labels were there; None, from before there was a queue: all.
     seen: list[str] | None = None
     #: Those of them that came to a good end, so that they will never change.
     settled: list[str] = Field(default_factory=list)
+
+    def reason_to_stop(self, settings: Stop) -> str | None:
+        """What ends the campaign after this round, if anything does."""
+        return reason_to_stop(
+            settings,
+            rounds_done=self.round.round + 1,
+            frames=self.explored,
+            core_hours=self.spent,
+            hold_out=self.round.errors.get("hold_out", {}).get("magnetic"),
+        )
 
 
 def members_of(committee: TrainedCommittee | None, campaign: Campaign) -> list[MultiFidelityCHGNet]:
@@ -294,13 +307,6 @@ def evaluate(
     for label in this_round:
         core_hours[label.fidelity] += label.core_hours + label.earlier_core_hours
     hold_out_errors = errors(models, held)
-    stop = reason_to_stop(
-        campaign.stop,
-        rounds_done=round + 1,
-        frames=len(frames[-1]),
-        core_hours=sum(label.core_hours + label.earlier_core_hours for label in present),
-        hold_out=hold_out_errors.get("magnetic"),
-    )
     grown = learn(
         experience,
         {frame.frame_id: frame for frame in everything},
@@ -312,7 +318,7 @@ def evaluate(
         reduce=campaign.acquire.reduce,
     )
     limits = next((score.thresholds for score in scores if score.thresholds), {})
-    return Evaluation(
+    evaluation = Evaluation(
         round=Round(
             campaign=campaign.campaign,
             round=round,
@@ -333,16 +339,19 @@ def evaluate(
             calibration={kind: found.model_dump() for kind, found in grown.calibration.items()},
             probe=grown.probe.message if grown.probe else "",
             saving=grown.saving.message if grown.saving else "",
-            stop=stop is not None,
-            next_step=stop or f"round {round + 1}",
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         ),
         parity=[point | {"set": "hold_out"} for point in parity(models, held)]
         + [point | {"set": "train"} for point in parity(models, examples(everything, trained))],
         experience=grown,
+        explored=len(frames[-1]),
+        spent=sum(label.core_hours + label.earlier_core_hours for label in present),
         seen=[uuid for uuid, label in labels.items() if label is not None],
         settled=[uuid for uuid, label in labels.items() if label is not None and label.status == "ok"],
     )
+    stop = evaluation.reason_to_stop(campaign.stop)
+    summary = evaluation.round.model_copy(update={"stop": stop is not None, "next_step": stop or f"round {round + 1}"})
+    return evaluation.model_copy(update={"round": summary})
 
 
 def _untrained(campaign: Campaign) -> MultiFidelityCHGNet:

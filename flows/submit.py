@@ -56,7 +56,7 @@ def submit(config: Config, project: Project = None) -> None:
 
 
 def pause(config: Config, project: Project = None) -> None:
-    """Start no more jobs of a campaign. Those that run go on to their end."""
+    """Send no more jobs of a campaign to the cluster. What its scheduler has already goes on to its end."""
     _act(config, project, lambda queue: queue.pause(), "paused", "; 'mfal resume' goes on")
 
 

@@ -201,7 +201,14 @@ def _release(look: Look) -> None:
 
 
 def _settle(look: Look) -> None:
-    look.queue.settle(look.flow)
+    """The flow's own state, where something has changed a job's and not it; a runner needs its lock, so only then."""
+    from jobflow_remote.jobs.jobcontroller import get_flow_leafs
+    from jobflow_remote.jobs.state import FlowState, JobState
+
+    jobs = [vars(job) | {"state": JobState(job.state)} for job in look.jobs]
+    state = FlowState.from_jobs_states(*([job["state"] for job in some] for some in (jobs, get_flow_leafs(jobs))))
+    if jobs and state.value != look.flow["state"]:
+        look.queue.settle(look.flow)
 
 
 def _name(job: Job) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
 import typer
 from pymongo.errors import PyMongoError
@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from flows.opened import opened
-from flows.queue import FAILED, Flow, Job, Queue
+from flows.queue import FAILED, Job, Queue
 from flows.refuse import errors
 from flows.screen import MOST, drawn
 from flows.submit import Config, Project, queued
@@ -81,8 +81,8 @@ class Watcher:
     stores: CampaignStores
     news: deque[Event] = field(default_factory=lambda: deque(maxlen=KEPT))
     _told: set[str] = field(default_factory=set)
-    _home: set[tuple[str, datetime | None]] | None = None  # the jobs whose outputs have been brought home
-    _labels: list[Calculated] = field(default_factory=list)
+    _home: set[Job] | None = None  # jobs whose outputs have been brought home
+    _labels: dict[tuple[str, int], Calculated] = field(default_factory=dict)
     _rounds: list[Round] = field(default_factory=list)
 
     def look(self) -> View:
@@ -92,7 +92,7 @@ class Watcher:
             ConfigError: the campaign is not in the queue.
         """
         told = tend(self.queue, self.campaign.cluster)
-        found = snapshot(self.queue)
+        found = self.queue.newest()
         project = self.queue.controller.project
         if not found:
             sends = "'mfal submit' sends it there"
@@ -109,23 +109,36 @@ class Watcher:
             controller.get_running_runner(), controller.get_runner_pings(), project.runner.delay_ping_db, now
         )
         return view(
-            self.campaign, project.name, flow, jobs, self._rounds, self._labels, now, news=self.news, runner=runner
+            self.campaign,
+            project.name,
+            flow,
+            jobs,
+            self._rounds,
+            [*self._labels.values()],
+            now,
+            news=self.news,
+            runner=runner,
         )
 
     def _bring(self, jobs: Iterable[Job]) -> list[str]:
-        """Bring home what jobs that have completed put out, if there are new ones; what is wrong with it."""
-        completed = {(job.db_id, job.ended) for job in jobs if job.state == "COMPLETED"}
-        if completed == self._home:
-            return []
+        """Bring home what jobs have put out since the last look; what is wrong with it.
+
+        The first look brings all, also what other campaigns have calculated that is of use to this one.
+        """
         from flows.home import bring
         from flows.send import outputs_of
 
-        name = self.campaign.campaign
+        completed = {job for job in jobs if job.state == "COMPLETED"}
+        uuids = None if self._home is None else sorted({job.uuid for job in completed - self._home})
+        if uuids == []:
+            return []
         try:
-            bring(self.stores, self.queue.controller.jobstore, outputs_of(self.campaign))
+            bring(self.stores, self.queue.controller.jobstore, outputs_of(self.campaign), uuids)
         except ValueError as error:  # the queue goes on, and needs somebody all the same
             return [f"not all results can be brought home: {error}"]
-        self._labels = list(calculated(self.stores, name))
+        name = self.campaign.campaign
+        new = self.stores.own_labels(name) if uuids is None else {"job_uuid": {"$in": uuids}}
+        self._labels |= {(label.uuid, label.attempt): label for label in calculated(self.stores, new)}
         self._rounds = self.stores.all_rounds(name)
         self._home = completed
         return []
@@ -146,22 +159,10 @@ class Watcher:
         self._told = set(lines)
 
 
-def snapshot(queue: Queue) -> tuple[Flow, list[Job]] | None:
-    """The newest flow with all of its jobs: also those that were born while they were read, if their parent is seen to
-    have completed. Without them, a campaign looks as if it were over."""
-    flows = queue.flows()
-    while flows:
-        jobs = queue.jobs(flows[-1])
-        before, flows = flows[-1], queue.flows()
-        if flows and flows[-1]["jobs"] == before["jobs"]:
-            return flows[-1], jobs
-    return None
-
-
-def calculated(stores: CampaignStores, campaign: str) -> Iterable[Calculated]:
-    """All attempts at labels of a campaign's frames, without what is large in them."""
+def calculated(stores: CampaignStores, criteria: dict[str, Any]) -> Iterator[Calculated]:
+    """Attempts at labels, without what is large in them."""
     fields = ["job_uuid", "attempt", "fidelity", "status", "core_hours", "reason", "ran"]
-    for found in stores.labels.store.query(stores.own_labels(campaign), fields):
+    for found in stores.labels.store.query(criteria, fields):
         yield Calculated(*(found.get(name) for name in fields))
 
 

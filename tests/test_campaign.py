@@ -167,7 +167,9 @@ def test_more_rounds_go_on_where_the_campaign_ended(tmp_path, mfal):
     result = mfal("run", write_campaign(tmp_path, stop={"rounds": 2}))
     assert result.exit_code == 0
     assert "7 calculations run (5 non-magnetic, 2 magnetic), 8 found in the store" in result.stdout
-    assert "next: round 1" in result.stdout
+    more = mfal("run", write_campaign(tmp_path, stop={"rounds": 3}))
+    assert "7 calculations run (5 non-magnetic, 2 magnetic), 15 found in the store" in more.stdout
+    assert "train" not in re.findall(r"round 1  (\w+) done", more.stdout)
 
 
 def test_a_campaign_that_finds_nothing_says_why(tmp_path, mfal):

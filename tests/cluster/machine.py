@@ -40,6 +40,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 TEMPLATE = ROOT / "configs" / "jobflow-remote" / "single-machine.yaml"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+#: Also where only root's shell looks.
+PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
 #: Of the runner, in seconds: it looks once a second, and more often it cannot.
 DELAYS = {
     "delay_checkout": 1,
@@ -60,7 +62,7 @@ class MachineError(RuntimeError):
 
 def lacking() -> str:
     """Why no machine can be brought up here; empty if one can."""
-    if missing := [program for program in PROGRAMS if not shutil.which(program)]:
+    if missing := [program for program in PROGRAMS if not shutil.which(program, path=PATH)]:
         return (
             f"Slurm is not installed (no {', '.join(missing)}): apt-get install slurm-wlm munge, or make test-cluster"
         )
@@ -163,8 +165,9 @@ def _started(pid: int) -> str:
 
 
 def clean_environment() -> dict[str, str]:
-    """Of this process, without what it says of another Slurm, project or campaign."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_", "JFREMOTE_"))}
+    """Of this process, without what it says of another Slurm or project."""
+    others = ("SLURM_", "SBATCH_", "JFREMOTE_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(others)} | {"PATH": PATH}
 
 
 @dataclass
@@ -343,19 +346,22 @@ class Machine:
         programs = Path(sys.executable).parent
         # A process that does all, as `jf runner start --single` has one below its supervisor.
         command = [str(programs / "jf"), "runner", "run"]
-        path = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+        path = {"PATH": f"{programs}{os.pathsep}{PATH}"}
         self.runner = Part("runner", command, self.folder, self.environment | path)
 
     def start(self) -> None:
-        """Bring up what does not run. The database is new only where there was no project."""
+        """Bring up what does not run. The jobs of before are there, unless the stand-in of MongoDB has ended."""
         if reason := lacking():
             raise MachineError(reason)
         self.slurm.start()
         self.mongo.start()
         if not (self.projects / f"{self.name}.yaml").exists():
             self._write_project()
-            with self.entered():
-                self.controller().reset(max_limit=0)
+        with self.entered():
+            controller = self.controller()
+            if not controller.auxiliary.find_one({"next_id": {"$exists": True}}):
+                controller.reset(max_limit=0)
+            controller.close()
 
     def _write_project(self) -> None:
         """The file that users copy, with a runner that does not wait and a database that nobody else has."""
@@ -405,6 +411,9 @@ class Machine:
     def stop(self) -> None:
         """All of it, running jobs included; of a real MongoDB only the database of this machine is dropped."""
         self.runner.kill()
+        if (self.projects / self.name / "daemon" / "supervisord.pid").exists():  # somebody has said `jf runner start`
+            command = [self.runner.command[0], "runner", "shutdown", "--wait", "--max-wait", "30"]
+            subprocess.run(command, env=clean_environment() | self.runner.environment, capture_output=True, check=False)
         self.slurm.stop()
         if self.mongo.given and (self.projects / f"{self.name}.yaml").exists():
             with self.entered():

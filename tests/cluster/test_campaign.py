@@ -27,10 +27,11 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 @pytest.fixture
 def campaign(tmp_path, monkeypatch) -> Iterator[Campaign]:
-    """The quickstart's file but for its engine and its folder, and parcels that nobody else has."""
+    """The quickstart's file but for its engine, its folder and its patience; and parcels that nobody else has."""
     monkeypatch.setenv("MFAL_CACHE", str(tmp_path / "kept-on-workers"))
     content = yaml.safe_load(QUICKSTART.read_text())
     content |= {"engine": {"kind": "surrogate"}, "directory": str(tmp_path / "home")}
+    content["training"]["epochs"] = 4
     path = QUICKSTART.with_name(f".test-{tmp_path.name}.yaml")  # its structures are beside it
     path.write_text(yaml.safe_dump(content))
     try:
@@ -39,19 +40,24 @@ def campaign(tmp_path, monkeypatch) -> Iterator[Campaign]:
         path.unlink()
 
 
+def bring_and_tend(campaign: Campaign, queue: Queue, stores: CampaignStores) -> None:
+    """A pass of `mfal watch`."""
+    home.bring(stores, queue.controller.jobstore, outputs_of(campaign))
+    tend(queue, campaign.cluster)
+
+
 def follow(campaign: Campaign, queue: Queue, stores: CampaignStores, patience: float = 1500) -> None:
-    """What `mfal watch` does until the campaign has ended."""
+    """`mfal watch` until the campaign has ended."""
 
     def ended() -> bool:
-        home.bring(stores, queue.controller.jobstore, outputs_of(campaign))
-        tend(queue, campaign.cluster)
+        bring_and_tend(campaign, queue, stores)
         return queue.live() is None
 
     try:
         until(ended, "the campaign ends", patience, every=1)
     except MachineError as error:
         raise AssertionError([(job.name, job.state, job.error) for job in queue.jobs()]) from error
-    home.bring(stores, queue.controller.jobstore, outputs_of(campaign))
+    bring_and_tend(campaign, queue, stores)
 
 
 @pytest.mark.usefixtures("controller")
