@@ -6,7 +6,6 @@ Its real twin, with GPAW, is `mfal submit configs/quickstart.yaml` (docs/cluster
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,18 +25,17 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 @pytest.fixture
-def campaign(tmp_path, monkeypatch) -> Iterator[Campaign]:
+def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     """The quickstart's file but for its engine, its folder and its patience; and parcels that nobody else has."""
     monkeypatch.setenv("MFAL_CACHE", str(tmp_path / "kept-on-workers"))
     content = yaml.safe_load(QUICKSTART.read_text())
     content |= {"engine": {"kind": "surrogate"}, "directory": str(tmp_path / "home")}
     content["training"]["epochs"] = 4
-    path = QUICKSTART.with_name(f".test-{tmp_path.name}.yaml")  # its structures are beside it
+    for parent in content["parents"]:
+        parent["structure"] = str(QUICKSTART.parent / parent["structure"])
+    path = tmp_path / "quickstart.yaml"
     path.write_text(yaml.safe_dump(content))
-    try:
-        yield load(path)
-    finally:
-        path.unlink()
+    return load(path)
 
 
 def bring_and_tend(campaign: Campaign, queue: Queue, stores: CampaignStores) -> None:
