@@ -162,10 +162,11 @@ def _remember(folder: Path, limits: dict[str, Any], label: Label) -> None:
 
 def _remembered(folder: Path, limits: dict[str, Any]) -> Label | None:
     """The label of an attempt that ended in this folder under these limits."""
-    if not (folder / MEMORY).is_file():
+    try:
+        content = json.loads((folder / MEMORY).read_bytes())
+        return Label.model_validate(content["label"]) if content["limits"] == limits else None
+    except (FileNotFoundError, ValueError):  # a disk may lose the end of a file: no reason to fail for ever
         return None
-    content = json.loads((folder / MEMORY).read_text())
-    return Label.model_validate(content["label"]) if content["limits"] == limits else None
 
 
 def _scaled(asked: list[float] | None, rung: Retry | None) -> list[float] | None:

@@ -9,6 +9,8 @@ from jobflow import JobStore
 from jobflow.utils import find_key
 from pydash import get
 
+from mfal.config import Campaign
+from mfal.dft.fidelity import fingerprints
 from stores.builder import CampaignBuilder
 from stores.campaign import CampaignStores
 
@@ -16,10 +18,20 @@ from stores.campaign import CampaignStores
 CHUNK = 50
 
 
+def outputs_of(campaign: Campaign) -> dict[str, Any]:
+    """The criterion for outputs that a campaign can use: its own, and labels of its settings by whichever campaign."""
+    labels = {
+        "metadata.kind": "label",
+        "output.fingerprint": {"$in": sorted(fingerprints(campaign.engine, campaign.magnetism))},
+    }
+    return {"$or": [{"metadata.campaign": campaign.campaign}, labels]}
+
+
 def bring(stores: CampaignStores, project: JobStore, criteria: dict[str, Any], uuids: list[str] | None = None) -> int:
     """Copy what is new in a project's job store, and build the collections; how many outputs are new.
 
     Safe at any time and in several processes at once: an output is written after its blobs, and only over an older one.
+    One whose blobs were lost stays where it is: whoever tends the campaign has its job run again.
 
     Args:
         uuids: only what these jobs put out; to look through all takes a while.
@@ -29,8 +41,10 @@ def bring(stores: CampaignStores, project: JobStore, criteria: dict[str, Any], u
         criteria = {"$and": [criteria, {"uuid": {"$in": uuids}}]}
     if project.docs_store != stores.jobs.docs_store:
         for some in _chunks(_newer(project, stores.jobs, criteria)):
-            copy(project, stores.jobs, some)
-            copied += len(some)
+            broken = incomplete(project, [uuid for uuid, _ in some])
+            whole = [key for key in some if key not in broken]
+            copy(project, stores.jobs, whole)
+            copied += len(whole)
     CampaignBuilder.of(stores, uuids).build()
     return copied
 
@@ -44,9 +58,8 @@ def copy(source: JobStore, target: JobStore, keys: list[tuple[str, int]]) -> Non
     ]
     blobs: dict[str, list[str]] = {}
     for document in documents:
-        for path in find_key(document, "blob_uuid"):
-            pointer = get(document, list(path))
-            blobs.setdefault(pointer["store"], []).append(pointer["blob_uuid"])
+        for name, blob in _pointers(document):
+            blobs.setdefault(name, []).append(blob)
     for name, uuids in blobs.items():
         found = source.additional_stores[name].query({"blob_uuid": {"$in": uuids}})
         contents = [{key: value for key, value in blob.items() if key != "_id"} for blob in found]
@@ -54,6 +67,29 @@ def copy(source: JobStore, target: JobStore, keys: list[tuple[str, int]]) -> Non
             raise ValueError(f"the job store has lost {len(missing)} of its blobs, {missing.pop()} for one")
         target.additional_stores[name].update(contents, key="blob_uuid")
     target.docs_store.update(documents, key=["uuid", "index"])
+
+
+def incomplete(store: JobStore, uuids: list[str]) -> set[tuple[str, int]]:
+    """Of what these jobs put out, by (uuid, index), what points to a blob that is not there.
+
+    A runner takes a file of blobs that was cut off for one without any, and completes the job.
+    """
+    pointing: dict[str, dict[str, tuple[str, int]]] = {}
+    for document in store.docs_store.query({"uuid": {"$in": uuids}}):
+        for name, blob in _pointers(document):
+            pointing.setdefault(name, {})[blob] = (document["uuid"], document["index"])
+    found = set()
+    for name, blobs in pointing.items():
+        there = store.additional_stores[name].distinct("blob_uuid", {"blob_uuid": {"$in": list(blobs)}})
+        found |= {blobs[blob] for blob in set(blobs) - set(there)}
+    return found
+
+
+def _pointers(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The blobs of an output: in which store, and under which uuid."""
+    for path in find_key(document, "blob_uuid"):
+        pointer = get(document, list(path))
+        yield pointer["store"], pointer["blob_uuid"]
 
 
 def _newer(source: JobStore, target: JobStore, criteria: dict[str, Any]) -> list[tuple[str, int]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from mfal import atomic
 from mfal.config import Campaign
 from mfal.dft.fidelity import fingerprints
-from mfal.report.page import render
 from stores.campaign import CampaignStores
 
 
@@ -21,6 +20,8 @@ def write_report(stores: CampaignStores, campaign: Campaign, round: int | None =
     Raises:
         LookupError: there is no such finished round.
     """
+    from mfal.report.page import render  # late: it takes seconds, with torch
+
     rounds = stores.all_rounds(campaign.campaign)
     finished = [summary.round for summary in rounds]
     if not finished or (round is not None and round not in finished):
@@ -37,8 +38,5 @@ def write_report(stores: CampaignStores, campaign: Campaign, round: int | None =
         parity=stores.parity(campaign.campaign, last),
     )
     path = report_path(campaign, last)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(page)
-    os.replace(part, path)
+    atomic.replace(path, page.encode())  # several may be at it
     return path

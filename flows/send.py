@@ -10,6 +10,7 @@ from jobflow import Flow, Job, JobStore
 
 from flows import home, places
 from flows.campaign import Progress, campaign_flow
+from flows.home import outputs_of
 from flows.jobs import ResumableJob, followers
 from mfal.config import Campaign
 from mfal.config_file import ConfigError
@@ -18,15 +19,6 @@ from stores.campaign import CampaignStores
 
 if TYPE_CHECKING:
     from flows.queue import Queue
-
-
-def outputs_of(campaign: Campaign) -> dict[str, Any]:
-    """The criterion for outputs that a campaign can use: its own, and labels of its settings by whichever campaign."""
-    labels = {
-        "metadata.kind": "label",
-        "output.fingerprint": {"$in": sorted(fingerprints(campaign.engine, campaign.magnetism))},
-    }
-    return {"$or": [{"metadata.campaign": campaign.campaign}, labels]}
 
 
 def send(campaign: Campaign, queue: Queue, stores: CampaignStores) -> list[Job]:

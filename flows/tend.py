@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from flows.home import incomplete
 from flows.queue import FAILED, WAITING, Flow, Job, Queue, marks
 from mfal.cluster import Cluster
 from mfal.frames import WORDS
@@ -106,9 +107,16 @@ def _half_born(jobs: list[Job]) -> dict[Job, list[Job]]:
 
 
 def _replaced(jobs: list[Job]) -> list[Job]:
-    """Jobs that gave way to another of their uuid, which may run already, but of which that was not yet written."""
+    """Jobs that gave way to another of their uuid, or gave birth to others before they were run again, which may run
+    already, but of which it was not yet written that they are completed."""
     there = {(job.uuid, job.index) for job in jobs}
-    return [job for job in jobs if job.state in ("DOWNLOADED", "REMOTE_ERROR") and (job.uuid, job.index + 1) in there]
+    started = {job.born_of for job in jobs if job.state not in (*WAITING, "STOPPED")}
+    return [
+        job
+        for job in jobs
+        if (job.state in ("DOWNLOADED", "REMOTE_ERROR") and (job.uuid, job.index + 1) in there)
+        or (job.state == "REMOTE_ERROR" and job.previous == "DOWNLOADED" and job.uuid in started)
+    ]
 
 
 def _forget_unborn(queue: Queue, flow: Flow) -> None:
@@ -132,8 +140,13 @@ def _hold(look: Look) -> None:
 
 
 def _run_again(look: Look) -> list[str]:
-    """What was killed or lost, up to `attempts` times."""
+    """What was killed or lost, up to `attempts` times; and what has lost a part of its output since."""
     news, attempts = [], look.cluster.attempts
+    ended = [job for job in look.jobs if job.state == "COMPLETED" and job.kind != "label"]  # a label has no blobs
+    broken = incomplete(look.queue.controller.jobstore, [job.uuid for job in ended]) if look.goes_on else ()
+    for job in ended:
+        if (job.uuid, job.index) in broken and job.attempts < attempts and look.queue.again(job, job.attempts + 1):
+            news.append(f"{_name(job)} lost a part of its output and runs again ({job.attempts + 1} of {attempts})")
     for job in look.jobs if look.goes_on else ():
         if job.state not in FAILED:
             continue
@@ -159,7 +172,7 @@ def _go_on(look: Look) -> list[str]:
         late = [job for job in labels if job.state != "COMPLETED" and job.uuid in awaited]
         lost = [job for job in late if _is_given_up(job, look.cluster)]
         came = [job.updated for job in labels if job.state == "COMPLETED"]
-        needed = math.ceil(look.cluster.share * len(labels) - 1e-9)  # 0.7 * 10 is a little more than 7
+        needed = math.ceil(look.cluster.share * len(labels) - 1e-9)  # 0.56 * 25 is a little more than 14
         of = f"of {len(labels)} {WORDS[fidelity]} calculations"
         if late and len(came) >= needed:
             last = max(*came, marks(look.flow).get("resumed", came[0]))  # while it is paused, none can come

@@ -139,7 +139,7 @@ def view(
         running=tuple(sorted((job for job in jobs if job.state in RUNNING), key=since)),
         events=tuple(sorted([*_events(jobs, latest, rounds), *news], key=lambda event: event.when)),
         in_the_way=tuple(_in_the_way(jobs, columns)) if state == "stands still" else (),
-        notes=tuple(_notes(round, jobs, columns, now, runner)) if state in ("running", "paused") else (),
+        notes=tuple(_notes(flow, state, round, jobs, columns, now, runner)),
         attempts=campaign.cluster.attempts,
         now=now,
         round_end=round_end,
@@ -236,11 +236,8 @@ def _row(step: str, round: int, jobs: Sequence[Job], columns: Mapping[str, Colum
     same = [job for job in jobs if step_of(job) == step]
     own = [job for job in same if job.round == round]
     there = {STEPS.index(job.kind) for job in jobs if job.round == round and job.kind in STEPS}
-    unborn = 0
-    if max(there, default=-1) < STEPS.index(step):  # all of a step are there when the next one is
-        unborn = sum(job.round == round - 1 for job in same)
-        if not unborn:
-            return Row(step)
+    born = max(there, default=-1) >= STEPS.index(step)  # all of a step are there when the next one is
+    unborn = 0 if born else sum(job.round == round - 1 for job in same)
     counts = Counter(columns[job.uuid] for job in own)
     ran = [(job.started, job.ended) for job in same if job.state == "COMPLETED" and job.started and job.ended]
     running = [since(job) for job in own if columns[job.uuid] == "running"]
@@ -252,7 +249,7 @@ def _row(step: str, round: int, jobs: Sequence[Job], columns: Mapping[str, Colum
         done=counts["done"],
         bad=counts["bad"],
         given_up=counts["given_up"],
-        left=left(ran, running, counts["waiting"] + counts["queued"] + unborn, now),
+        left=left(ran, running, counts["waiting"] + counts["queued"] + unborn, now) if born or unborn else None,
     )
 
 
@@ -298,9 +295,19 @@ def _outcome(label: Calculated) -> str:
 
 
 def _notes(
-    round: int, jobs: Sequence[Job], columns: Mapping[str, Column], now: datetime, runner: str
+    flow: Flow,
+    state: State,
+    round: int,
+    jobs: Sequence[Job],
+    columns: Mapping[str, Column],
+    now: datetime,
+    runner: str,
 ) -> Iterator[Note]:
     lost = [job for job in jobs if job.state in FAILED]
+    if state == "over" and lost and not marks(flow).get("cancelled"):
+        yield Note("lost", f"lost, and nobody waited for it: {_counted(lost)}: 'mfal retry' runs it again")
+    if state not in ("running", "paused"):
+        return
     if given_up := [job for job in lost if columns[job.uuid] == "given_up"]:
         yield Note("given up", f"given up after the last attempt: {_counted(given_up)}: 'mfal retry' runs them again")
     if again := [job for job in lost if columns[job.uuid] == "waiting"]:

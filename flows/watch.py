@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
+from flows import home
 from flows.opened import opened
 from flows.queue import FAILED, Job, Queue
 from flows.refuse import errors
@@ -92,6 +94,7 @@ class Watcher:
             ConfigError: the campaign is not in the queue.
         """
         told = tend(self.queue, self.campaign.cluster)
+        self._tell(told)
         found = self.queue.newest()
         project = self.queue.controller.project
         if not found:
@@ -100,9 +103,8 @@ class Watcher:
                 [f"campaign = {self.campaign.campaign!r}: is not in the queue of project {project.name}: {sends}"]
             )
         flow, jobs = found
-        told += self._bring(jobs)
+        self._tell([*told, *self._bring(jobs)])
         self._report()
-        self._tell(told)
         now = datetime.now(UTC)
         controller = self.queue.controller
         runner = silence(
@@ -125,15 +127,12 @@ class Watcher:
 
         The first look brings all, also what other campaigns have calculated that is of use to this one.
         """
-        from flows.home import bring
-        from flows.send import outputs_of
-
         completed = {job for job in jobs if job.state == "COMPLETED"}
         uuids = None if self._home is None else sorted({job.uuid for job in completed - self._home})
         if uuids == []:
             return []
         try:
-            bring(self.stores, self.queue.controller.jobstore, outputs_of(self.campaign), uuids)
+            home.bring(self.stores, self.queue.controller.jobstore, home.outputs_of(self.campaign), uuids)
         except ValueError as error:  # the queue goes on, and needs somebody all the same
             return [f"not all results can be brought home: {error}"]
         name = self.campaign.campaign
@@ -148,9 +147,9 @@ class Watcher:
 
         for summary in self._rounds:
             if not report_path(self.campaign, summary.round).is_file():
-                path = write_report(self.stores, self.campaign, summary.round)
-                now = datetime.now(UTC)
-                self.news.append(Event(now, clean(f"round {summary.round}  report: {path}"), (path, now)))
+                path, now = write_report(self.stores, self.campaign, summary.round), datetime.now(UTC)
+                where = min(str(path), os.path.relpath(path), key=len)
+                self.news.append(Event(now, clean(f"round {summary.round}  report: {where}"), (path, now)))
 
     def _tell(self, lines: list[str]) -> None:
         """As news, what the last look has not told: that somebody is needed is told each time."""

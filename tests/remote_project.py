@@ -195,6 +195,15 @@ def replaced(log: str, name: str, again: bool = False) -> Any:
     if again:
         return name
     now = CURRENT_JOB.job
-    other = Job(now.function, (log, name), {"again": True}, uuid=now.uuid, index=2, name=name, metadata=now.metadata)
-    other.config = now.config
+    other = Job(now.function, (log, name), {"again": True}, uuid=now.uuid, index=2, name=name, config=now.config)
+    other.metadata = now.metadata | {"born_of": now.uuid}
     return Response(replace=Flow([other]))
+
+
+@job(data="large")
+def stored(log: str, name: str, after: Any = None, children: int = 0) -> Any:
+    """Puts out something that goes to the blob store."""
+    work.original(log, name, after)
+    output = {"large": [name] * 100, "frames": []}
+    born = [made("explore", f"{name}-{i}", work(log, f"{name}-{i}")) for i in range(children)]
+    return Response(output=output, addition=Flow(born)) if born else output

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import small_campaign
+from conftest import in_database, small_campaign
 from jobflow_remote.jobs.runner import Runner
 from pymongo.collection import Collection
 from remote_project import (
@@ -72,18 +72,18 @@ def test_a_project_is_named_by_the_command_or_the_file_or_jobflow_remote(tmp_pat
     other = project_file(tmp_path, mongo_database, name="other")
     other.rename(other.with_name("other.yaml"))
     project_file(tmp_path, mongo_database)
-    for asked, given, expected in ((None, {}, PROJECT), (None, {"project": "other"}, "other"), ("other", {}, "other")):
-        queue = Queue.of(campaign(tmp_path, **given), asked)
+    for asked, given, expected in ((None, None, PROJECT), (None, "other", "other"), ("other", PROJECT, "other")):
+        queue = Queue.of(campaign(tmp_path, project=given), asked)
         assert (queue.controller.project.name, queue.campaign) == (expected, "small")
         queue.controller.close()
 
 
 @pytest.mark.usefixtures("controller")
-def test_what_is_wrong_with_a_project_is_said(tmp_path, mongo_database, monkeypatch):
+def test_what_is_wrong_with_a_project_is_said(tmp_path, mongo, monkeypatch):
     with pytest.raises(ConfigError, match=r"cluster.project = 'none'.*does not exist.*jf project list --warn"):
         Queue.of(campaign(tmp_path, project="none"))
 
-    project_file(tmp_path, mongo_database + "-empty")
+    project_file(tmp_path, in_database(mongo, "mfal-test-empty"))
     with pytest.raises(ConfigError, match=f"cluster.project = '{PROJECT}': its database is not set up: run 'jf admin"):
         Queue.of(campaign(tmp_path))
 
@@ -209,7 +209,7 @@ def test_a_paused_campaign_starts_nothing(queue, log):
 
 def test_a_cancelled_campaign_stops_what_runs(queue, log):
     train = made("train", "t", work(str(log), "t", (long := label("long", log, seconds=600)).output))
-    submit(queue.controller, [long, train, label("free", log)])
+    submit(queue.controller, [long, train, made("train", "free", work(str(log), "free"))])
     put(queue, "free", state="FAILED")
     runner = Runner()
     runner.checkout()
@@ -275,7 +275,10 @@ def test_a_failure_is_answered_once(queue, log):
     assert not queue.again(job, 1)
     put(queue, "a", state="FAILED")
     assert not queue.again(job, 1)  # that was of the failure before
-    assert queue.jobs()[0].attempts == 1
+    [job] = queue.jobs()
+    assert job.attempts == 1
+    put(queue, "a", state="RUNNING")  # somebody has run it again by hand
+    assert not queue.again(job, 2)
 
 
 def test_lost_jobs_are_retried_from_the_first_attempt(queue, log):

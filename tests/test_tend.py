@@ -137,6 +137,7 @@ def test_a_birth_is_mended_after_others_broke_the_locks(queue, log):
         Runner().advance_state(["DOWNLOADED"])  # in vain
     assert len(flow_document(queue)["ids"]) == 7
     assert [line for line in tend(queue, CLUSTER) if "it added 3 jobs" in line]
+    assert states(queue) == {"p": "DOWNLOADED"}
     checked(queue)
 
 
@@ -163,7 +164,7 @@ def test_only_locks_of_dead_runners_are_broken(queue, log):
 
 def test_a_runner_that_was_started_later_did_not_lock_it(queue, log):
     submit(queue.controller, [label("before", log), label("after", log)])
-    for name, age in (("before", 7), ("after", 5)):
+    for name, age in (("before", 7), ("after", 6)):  # the start is written down a little later
         put(queue, name, "CHECKED_OUT", lock_id="runner", lock_time=NOW - minutes(age))
     started = {"start_time": NOW - minutes(5.5)}
     queue.controller.auxiliary.update_one({"running_runner": None}, {"$set": {"running_runner": started}})
@@ -260,7 +261,7 @@ SOON, LATE = NOW - minutes(59), NOW - minutes(60)
         (5, [], SOON, True),
     ],
 )
-def test_a_round_goes_on_without_the_rest(queue, log, came, others, last, goes):
+def test_a_round_goes_on_without_the_rest(queue, log, monkeypatch, came, others, last, goes):
     round_of(queue, log, came, others)
     if came:
         put(queue, "m0", "COMPLETED", updated_on=last)
@@ -271,15 +272,36 @@ def test_a_round_goes_on_without_the_rest(queue, log, came, others, last, goes):
     assert news == ([f"{expected}; what comes late joins the next round"] if goes and others else [])
     assert missing(queue, "train") == ("none" if goes and others else "error")
     assert missing(queue, "evaluate") == "error"
-    assert not [line for line in tend(queue, CLUSTER, NOW) if "goes on" in line]
     checked(queue)
+    writes: list[int] = []
+    before_write(monkeypatch, writes.append)
+    tend(queue, CLUSTER, NOW)
+    assert not writes
+
+
+def test_rounds_and_fidelities_are_counted_apart(queue, log):
+    labels = {name: label(name, log, round=1) for name in ("a", "b", "c")} | {"n": label("n", log, "nonmagnetic", 1)}
+    before = [label(f"before-{i}", log) for i in range(8)]
+    train = made("train", "t", work(str(log), "t", [labels[name].output for name in "abc"]), 1)
+    decide = made("decide", "d", work(str(log), "d", labels["n"].output), 1)
+    submit(queue.controller, [*labels.values(), *before, train, decide])
+    for i in range(8):
+        put(queue, f"before-{i}", "COMPLETED")
+    for name, state in (("a", "COMPLETED"), ("b", "RUNNING"), ("c", "RUNNING"), ("n", "RUNNING")):
+        put(queue, name, state)
+    assert tend(queue, CLUSTER, NOW) == []  # one of three, and none of one
+    put(queue, "b", "COMPLETED")
+    assert [line[:59] for line in tend(queue, CLUSTER, NOW)] == [
+        "round 1 goes on without 1 of 3 magnetic calculations; what "
+    ]
+    assert (states(queue)["t"], states(queue)["d"]) == ("READY", "WAITING")
 
 
 def test_a_share_is_of_whole_calculations(queue, log):
-    round_of(queue, log, 7, ["RUNNING"] * 3)
-    tend(queue, Cluster(share=0.71), NOW)
+    round_of(queue, log, 14, ["RUNNING"] * 11)
+    tend(queue, Cluster(share=0.57), NOW)
     assert states(queue)["train"] == "WAITING"
-    tend(queue, Cluster(share=0.7), NOW)  # 0.7 * 10 > 7
+    tend(queue, Cluster(share=0.56), NOW)  # 0.56 * 25 > 14
     assert states(queue)["train"] == "READY"
 
 
@@ -309,6 +331,16 @@ def test_what_waits_for_a_lost_job_does_not_go_without_it(queue, log):
     tend(queue, CLUSTER, NOW)
     assert (states(queue)["evaluate"], missing(queue, "evaluate")) == ("READY", "none")
     checked(queue)
+
+
+def test_a_late_calculation_that_is_lost_runs_again_and_moves_no_other(queue, log):
+    round_of(queue, log, 3, ["RUNNING"])
+    tend(queue, CLUSTER, NOW)
+    put(queue, "train", "RUNNING")
+    put(queue, "m3", "FAILED")
+    tend(queue, CLUSTER, NOW)
+    expected = {"m3": "READY", "train": "RUNNING", "evaluate": "WAITING", "n0": "RUNNING"}
+    assert states(queue) == {"m0": "COMPLETED", "m1": "COMPLETED", "m2": "COMPLETED"} | expected
 
 
 def test_a_late_calculation_runs_on_and_again_when_its_round_has_gone_on(queue, log):
@@ -351,7 +383,40 @@ def test_a_pause_is_no_time_in_which_nothing_came(queue, log):
     assert states(queue)["train"] == "READY"
 
 
+def test_what_waits_for_a_job_that_just_replaced_itself_waits_on(queue, log, monkeypatch):
+    train = made("train", "t", work(str(log), "t"))
+    submit(queue.controller, [train, made("evaluate", "e", work(str(log), "e", train.output))])
+    put(queue, "t", "COMPLETED")
+    count = Collection.count_documents
+
+    def late(self: Collection, *args: Any, **kwargs: Any) -> int:  # the jobs have been read
+        document = self.find_one({"uuid": uid("t")})
+        self.insert_one({**document, "_id": 1, "db_id": "9", "index": 2, "state": "WAITING"})
+        return count(self, *args, **kwargs)
+
+    monkeypatch.setattr(Collection, "count_documents", late)
+    tend(queue, CLUSTER, NOW)
+    assert states(queue)["e"] == "WAITING"
+
+
 # Paused and cancelled
+
+
+def test_a_pause_that_comes_into_a_pass_holds(queue, log, monkeypatch):
+    train = made("train", "t", work(str(log), "t"))
+    submit(queue.controller, [train, made("evaluate", "e", work(str(log), "e", train.output)), label("other", log)])
+    put(queue, "t", "COMPLETED")
+    queue.settle(flow_document(queue))
+    paused: list[int] = []
+
+    def pause(number: int) -> None:  # the pass is about to release what waits
+        if number == 1:
+            paused.append(queue.pause())
+
+    before_write(monkeypatch, pause)
+    tend(queue, CLUSTER, NOW)
+    assert paused == [2]
+    assert states(queue) == {"t": "COMPLETED", "e": "PAUSED", "other": "PAUSED"}
 
 
 def test_a_paused_campaign_stays_paused_while_a_running_job_gives_birth(queue, log):
@@ -517,6 +582,19 @@ def whole(queue, again, monkeypatch):
         return picture(queue), len(writes)
 
     return passed
+
+
+def test_a_pass_over_what_runs_well_writes_nothing(queue, log, monkeypatch):
+    """And locks nothing: a runner that finds a flow locked waits for half a minute."""
+    round_of(queue, log, 3, ["RUNNING", "SUBMITTED", "BATCH_RUNNING", "READY", "FAILED"], updated_on=NOW)
+    put(queue, "m7", "FAILED", updated_on=NOW, **{"mfal.attempts": 1})
+    put(queue, "m0", "COMPLETED", updated_on=NOW)
+    put(queue, "m1", "CHECKED_OUT", lock_id="runner", lock_time=NOW)
+    queue.controller.update_flow_state(flow_document(queue)["uuid"])
+    writes: list[int] = []
+    before_write(monkeypatch, writes.append)
+    assert tend(queue, CLUSTER, NOW) == []
+    assert not writes
 
 
 @pytest.mark.parametrize("scene", SCENES)

@@ -52,8 +52,8 @@ DELAYS = {
     "delay_ping_db": 5,
     "delta_retry": [1, 2, 5],
 }
-#: Seconds after which what should have happened will not.
-PATIENCE = 60.0
+#: Seconds after which what should have happened will not. On a busy machine a job may take a minute to start.
+PATIENCE = 300.0
 
 
 class MachineError(RuntimeError):
@@ -258,7 +258,7 @@ class Slurm:
         """The power goes: slurmd and all that its jobs are end at once, and tell nobody.
 
         Args:
-            noticed: Slurm is told that the node is down; by itself it takes half a minute to see it.
+            noticed: Slurm is told that the node is down; else it hears of it when the node is back, or in five minutes.
         """
         self.node.kill()
         while jobs := self.job_processes():
@@ -267,9 +267,16 @@ class Slurm:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         if noticed:
-            self.ask("scontrol", "update", f"nodename={self.host}", "state=down", "reason=power")
+            self._down()
+
+    def _down(self) -> None:
+        self.ask("scontrol", "update", f"nodename={self.host}", "state=down", "reason=power")
 
     def start_node(self) -> None:
+        """After a kill of slurmd alone its jobs are there. Where they are not, Slurm is told: of those that had just
+        started it would take half an hour to see that they have gone."""
+        if not self.node.pid and not self.job_processes():
+            self._down()
         self.node.start()
         self._ready()
 
@@ -350,7 +357,7 @@ class Machine:
         self.runner = Part("runner", command, self.folder, self.environment | path)
 
     def start(self) -> None:
-        """Bring up what does not run. The jobs of before are there, unless the stand-in of MongoDB has ended."""
+        """Bring up what does not run. The jobs of before are there, also after a kill of all of it."""
         if reason := lacking():
             raise MachineError(reason)
         self.slurm.start()
@@ -413,7 +420,9 @@ class Machine:
         self.runner.kill()
         if (self.projects / self.name / "daemon" / "supervisord.pid").exists():  # somebody has said `jf runner start`
             command = [self.runner.command[0], "runner", "shutdown", "--wait", "--max-wait", "30"]
-            subprocess.run(command, env=clean_environment() | self.runner.environment, capture_output=True, check=False)
+            subprocess.run(
+                command, env=clean_environment() | dict(self.runner.environment), capture_output=True, check=False
+            )
         self.slurm.stop()
         if self.mongo.given and (self.projects / f"{self.name}.yaml").exists():
             with self.entered():
