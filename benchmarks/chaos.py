@@ -64,10 +64,13 @@ class Verdict:
     doubled: Counter[str]
     waits: list[float | None]  # of each kill
     by_hand: int
+    released: int
     errors: list[str]
 
     @classmethod
-    def of(cls, folder: Path, kills: list[Kill], campaigns: list[Small], observer: Observer) -> Verdict:
+    def of(
+        cls, folder: Path, kills: list[Kill], campaigns: list[Small], observer: Observer, released: int = 0
+    ) -> Verdict:
         seen = Counter({key[1:]: observer.owners[key] for key in observer.labels}.values())
         lost = Counter({key[1:]: campaign for key, campaign in observer.lost().items()}.values())
         owner = {uuid: campaign for (_, uuid, _), campaign in observer.owners.items()}
@@ -83,7 +86,7 @@ class Verdict:
         errors = observer.errors + [line for line in told if " ERROR " in line]
         by_hand = sum("by hand: " in line for line in told)
         waits = [observer.went_on(kill) for kill in kills]
-        return cls(kills, campaigns, seen, lost, ended, repeated, doubled, waits, by_hand, errors)
+        return cls(kills, campaigns, seen, lost, ended, repeated, doubled, waits, by_hand, released, errors)
 
     @property
     def is_bad(self) -> bool:
@@ -115,8 +118,8 @@ class Verdict:
     def notes(self) -> str:
         twice = self.doubled.total()
         return (
-            f"{twice} calculations were made by two processes at once; 'mfal retry' was needed {self.by_hand} times;"
-            f" {len(self.errors)} errors of those who look on"
+            f"{twice} calculations were made by two processes at once; by hand: 'mfal retry' {self.by_hand} times,"
+            f" 'scontrol release' of {self.released} jobs; {len(self.errors)} errors of those who look on"
         )
 
 
@@ -152,7 +155,7 @@ def torment(
                 bring_all(world)
             observer.stopped.set()
             observer.join()
-            return Verdict.of(folder, done, campaigns, observer)
+            return Verdict.of(folder, done, campaigns, observer, world.released if world else 0)
 
 
 def main(

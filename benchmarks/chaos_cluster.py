@@ -69,6 +69,7 @@ class World:
     forks: Path
     live: list[Small] = field(default_factory=list)
     over: list[Small] = field(default_factory=list)
+    released: int = 0  # jobs, by hand
 
     def __post_init__(self) -> None:
         self.ledger = self.folder / "ledger.jsonl"
@@ -114,6 +115,10 @@ class World:
             if not part.pid:
                 self.say(f"{name} had ended by itself: {part.tail()[-300:]}")
                 part.start()
+        for number in self._held():
+            self.machine.slurm.ask("scontrol", "release", number)
+            self.released += 1
+            self.say(f"Slurm held a job back whose launch a dying node had cut off: scontrol release {number}")
         for small in list(self.live):
             if small.is_done():
                 small.ended = time.time()
@@ -121,12 +126,17 @@ class World:
                 self.over.append(small)
                 self.say(f"{small.name} has ended after {small.ended - small.begun:.0f} s")
 
+    def _held(self) -> list[str]:
+        """Jobs that wait for a person, as Slurm has it when a node dies while it starts them."""
+        listed = self.machine.slurm.ask("squeue", "--noheader", "--format=%A %r").splitlines()
+        return [line.split()[0] for line in listed if "requeued held" in line]
+
     # Kills
 
     def strike(self, kind: str) -> Kill | None:
         """Do it, and bring it back; None if there was nothing that it could hit."""
         act: Callable[[], tuple[str, str | None] | None] = getattr(self, f"_{kind}")
-        self._wait_for_a_moment()
+        self._wait_for_a_moment(kind)
         hit = tuple(small.name for small in self.live)
         before = time.time()
         if not hit or (done := act()) is None:
@@ -136,10 +146,14 @@ class World:
         self.say(f"{KINDS[kind]}: {how} ({time.time() - before:.1f} s)")
         return kill
 
-    def _wait_for_a_moment(self) -> None:
-        """Any, or when something that a job has put out is on its way through runner, database and watch."""
+    def _wait_for_a_moment(self, kind: str) -> None:
+        """Any, or when something that a job has put out is on its way through runner, database and watch; for slurmd,
+        when a job has started."""
         time.sleep(self.draw.uniform(0, 5))
-        if self.draw.random() < 0.6:
+        if kind in ("slurmd", "node"):
+            self._next_line("starts", patience=20)
+            time.sleep(self.draw.uniform(0, 1))
+        elif self.draw.random() < 0.6:
             self._next_line("out", patience=15)
             time.sleep(self.draw.uniform(0, 2.5))
         self._struck = time.time()
@@ -177,10 +191,11 @@ class World:
         return done
 
     def _slurmd(self) -> tuple[str, None]:
+        jobs = self._jobs()
         self.machine.slurm.node.kill()
         self._down()
         self.machine.slurm.start_node()
-        return "killed", None
+        return f"killed beside {len(jobs)} jobs", None
 
     def _node(self) -> tuple[str, None]:
         noticed = self.draw.random() < 0.5

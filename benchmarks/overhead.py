@@ -38,8 +38,9 @@ from rich.table import Table
 from benchmarks.measure import machine
 from benchmarks.spent import Spent, in_turn, run, shown, table, times
 from benchmarks.work import NAME, ROUNDS, Work, small_campaign
-from flows.campaign import Progress, campaign_flow
+from flows.campaign import campaign_flow
 from flows.local import run_flow
+from flows.progress import Progress
 from stores.campaign import CampaignStores, open_stores
 from stores.sqlite import SQLiteStore
 

@@ -12,7 +12,7 @@ from pymatgen.core import Structure
 
 from benchmarks.cells import olivines
 from benchmarks.plain import calculated, plain
-from flows.campaign import label_job
+from flows.calculation import label_job
 from mfal import dataset
 from mfal.config import Campaign
 from mfal.config_file import load

@@ -13,19 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jobflow import JobStore, Maker
+from jobflow import Job, JobStore, Maker
 from monty.json import MontyDecoder
 from monty.os import cd
 
 from flows.engines import engine
-from flows.jobs import ResumableJob, campaign_job
+from flows.jobs import ResumableJob, campaign_job, pinned
 from mfal import atomic
+from mfal.cluster import Place
 from mfal.dft.engines import Engine, Retry, Table
-from mfal.dft.fidelity import fingerprint
+from mfal.dft.fidelity import fingerprint, settings
 from mfal.dft.label import CalculationError, blank, judged
 from mfal.dft.magnetism import Magnetism
+from mfal.dft.moments import initial_moments
+from mfal.dft.ordering import Host
 from mfal.dft.table import look_up
-from mfal.frames import Fidelity, Frame, Label, Status
+from mfal.frames import WORDS, Fidelity, Frame, Label, Status
 
 #: In a calculation's folder: the label of the attempt that was made there.
 MEMORY = "label.json"
@@ -153,6 +156,42 @@ class LabelMaker(Maker):
         limits = self.engine.limits()
         limits.pop("retries", None)
         return limits | {"rung": rung and rung.model_dump(mode="json")}
+
+
+def label_job(
+    engine: Engine,
+    magnetism: Magnetism,
+    frame: Frame,
+    fidelity: Fidelity,
+    campaign: str,
+    round: int,
+    *,
+    host: Host | None = None,
+    predicted: list[float] | None = None,
+    place: Place | None = None,
+) -> Job:
+    """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again.
+
+    Args:
+        host: of the frame's parent, for the signs of the initial moments.
+        predicted: |moment| of each site by the committee, for their sizes.
+        place: where it runs in a queue.
+    """
+    name = f"{WORDS[fidelity]} {frame.structure.reduced_formula} {frame.frame_id}"
+    asked = initial_moments(frame, magnetism, host=host, predicted=predicted) if fidelity == "magnetic" else None
+    return pinned(
+        LabelMaker(engine, magnetism, fidelity, name=name).make(frame, asked),
+        frame.frame_id,
+        fingerprint(settings(engine, magnetism, fidelity)),
+        kind="label",
+        campaign=campaign,
+        round=round,
+        cls=CalculationJob,
+        place=place,
+        fidelity=fidelity,
+        frame_id=frame.frame_id,
+        limits=engine.limits(),
+    )
 
 
 def _remember(folder: Path, limits: dict[str, Any], label: Label) -> None:

@@ -9,81 +9,21 @@ name what it was sent before (`flows.parcels`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from inspect import signature
-from typing import Literal
 
 from jobflow import CURRENT_JOB, Flow, Job, OnMissing, OutputReference, Response
-from pydantic import Field
 
 from flows import parcels, steps
-from flows.calculation import CalculationJob, LabelMaker
+from flows.calculation import label_job
 from flows.jobs import BornFlow, campaign_job, pinned
+from flows.progress import Progress
 from flows.steps import Evaluation
 from mfal.acquire.experience import Experience
-from mfal.cluster import Place
 from mfal.config import Campaign
-from mfal.dft.engines import Engine, Table
-from mfal.dft.fidelity import fingerprint, settings
-from mfal.dft.magnetism import Magnetism
-from mfal.dft.moments import initial_moments
-from mfal.dft.ordering import Host
+from mfal.dft.engines import Table
 from mfal.explore.candidates import Exploration
-from mfal.frames import WORDS, Document, Fidelity, Frame, Label, Score, TrainedCommittee
-
-
-class LabelJob(Document):
-    """Where the label of a frame at a fidelity is, or will be."""
-
-    frame_id: str
-    fidelity: Fidelity
-    uuid: str
-    #: Asked for in this round; or an earlier round went on without it; or had it, so that it is counted; or had it, and
-    #: it is a good one, which never changes.
-    state: Literal["new", "late", "seen", "settled"] = "new"
-
-
-class Progress(Document):
-    """What must be known of the rounds before to go on: where things are, not the things."""
-
-    round: int = 0
-    explorations: list[str] = Field(default_factory=list)
-    labels: list[LabelJob] = Field(default_factory=list)
-    hold_out: list[str] = Field(default_factory=list)
-    committee: str | None = None
-    #: The last round's, with what it taught.
-    evaluation: str | None = None
-    #: Whether the jobs go to workers through a queue.
-    remote: bool = False
-    #: Labels that the queue's store held already when the campaign was submitted; their jobs are not born.
-    known: list[str] = Field(default_factory=list)
-
-    def kept(self) -> list[str]:
-        """Outputs that workers were sent in earlier rounds."""
-        return self.explorations[:-1] + self.labels_that_are("settled") if self.remote else []
-
-    def frames(self) -> dict[str, OutputReference | None]:
-        kept = self.kept()
-        return {uuid: None if uuid in kept else OutputReference(uuid).frames for uuid in self.explorations}
-
-    def label_outputs(self) -> dict[str, OutputReference | None]:
-        """But for those kept; and those that are late come by `late_labels`."""
-        absent = {*self.kept(), *self.labels_that_are("late")}
-        return {label.uuid: None if label.uuid in absent else OutputReference(label.uuid) for label in self.labels}
-
-    def late_labels(self) -> OutputReference | None:
-        """Those that came in before this round began."""
-        return OutputReference(self.explorations[-1]).late if self.labels_that_are("late") else None
-
-    def labels_that_are(self, *states: str) -> list[str]:
-        return [label.uuid for label in self.labels if label.state in states]
-
-    def committee_output(self) -> OutputReference | None:
-        return OutputReference(self.committee) if self.committee else None
-
-    def experience(self) -> OutputReference | None:
-        return OutputReference(self.evaluation).experience if self.evaluation else None
+from mfal.frames import Frame, Label, Score, TrainedCommittee
 
 
 def campaign_flow(campaign: Campaign, progress: Progress | None = None) -> Flow:
@@ -153,7 +93,7 @@ def after_score(
         for score in scores
         if score.gets("nonmagnetic")
     ]
-    now = _with(progress, labels)
+    now = progress.asking(labels)
     decisions = pinned(
         decide(
             campaign,
@@ -206,8 +146,10 @@ def after_decide(
     before = [
         label.model_copy(update={"state": "late"}) if label.uuid in missing else label for label in progress.labels
     ]
-    now = _with(progress.model_copy(update={"labels": before}), asked).model_copy(
-        update={"hold_out": progress.hold_out + [d.frame_id for d in chosen if d.arm == "hold_out"]}
+    now = (
+        progress.model_copy(update={"labels": before})
+        .asking(asked)
+        .model_copy(update={"hold_out": progress.hold_out + [d.frame_id for d in chosen if d.arm == "hold_out"]})
     )
     data = now.frames(), now.label_outputs(), now.kept(), now.late_labels()
     trained = pinned(
@@ -414,49 +356,5 @@ def _with_everything() -> Response:
     return Response(replace=BornFlow([again]))
 
 
-def label_job(
-    engine: Engine,
-    magnetism: Magnetism,
-    frame: Frame,
-    fidelity: Fidelity,
-    campaign: str,
-    round: int,
-    *,
-    host: Host | None = None,
-    predicted: list[float] | None = None,
-    place: Place | None = None,
-) -> Job:
-    """One calculation. Its uuid knows neither campaign nor round: what is calculated once is never calculated again.
-
-    Args:
-        host: of the frame's parent, for the signs of the initial moments.
-        predicted: |moment| of each site by the committee, for their sizes.
-        place: where it runs in a queue.
-    """
-    name = f"{WORDS[fidelity]} {frame.structure.reduced_formula} {frame.frame_id}"
-    asked = initial_moments(frame, magnetism, host=host, predicted=predicted) if fidelity == "magnetic" else None
-    return pinned(
-        LabelMaker(engine, magnetism, fidelity, name=name).make(frame, asked),
-        frame.frame_id,
-        fingerprint(settings(engine, magnetism, fidelity)),
-        kind="label",
-        campaign=campaign,
-        round=round,
-        cls=CalculationJob,
-        place=place,
-        fidelity=fidelity,
-        frame_id=frame.frame_id,
-        limits=engine.limits(),
-    )
-
-
 def _new(labels: list[Job], progress: Progress) -> list[Job]:
     return [label for label in labels if label.uuid not in progress.known]
-
-
-def _with(progress: Progress, labels: Iterable[Job]) -> Progress:
-    new = [
-        LabelJob(frame_id=label.metadata["frame_id"], fidelity=label.metadata["fidelity"], uuid=label.uuid)
-        for label in labels
-    ]
-    return progress.model_copy(update={"labels": progress.labels + new})

@@ -25,7 +25,7 @@ def imported() -> None:
 
 
 def label_job(image: Image, campaign: str) -> CampaignJob:
-    """The job of a label, under the uuid that it has in `flows.campaign`."""
+    """The job of a label, under the uuid that it has in `flows.calculation`."""
     label = image.label
     stand_in = imported()
     stand_in.name = f"{WORDS[label.fidelity]} {image.frame.structure.reduced_formula} {label.frame_id}"

@@ -61,7 +61,7 @@ def label(
     # Imported late: torch and atomate2 take seconds that `--help` and a wrong file should not.
     from jobflow import Flow
 
-    from flows.campaign import label_job
+    from flows.calculation import label_job
     from flows.engines import engine as engine_of
     from flows.local import run_flow
     from flows.play import ended

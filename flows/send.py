@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Flow, Job, JobStore
 
 from flows import home, places
-from flows.campaign import Progress, campaign_flow
+from flows.campaign import campaign_flow
 from flows.home import outputs_of
 from flows.jobs import ResumableJob, followers
+from flows.progress import Progress
 from mfal.config import Campaign
 from mfal.config_file import ConfigError
 from mfal.dft.fidelity import fingerprints

@@ -13,8 +13,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from conftest import STRUCTURES, mno, rock_salt, write_campaign
 
-from flows.calculation import LabelMaker
-from flows.campaign import label_job
+from flows.calculation import LabelMaker, label_job
 from flows.local import run_flow
 from mfal import dataset
 from mfal.config_file import load

@@ -8,8 +8,9 @@ import pytest
 from conftest import write_campaign
 
 from flows import parcels
-from flows.campaign import Progress, campaign_flow
+from flows.campaign import campaign_flow
 from flows.local import run_flow
+from flows.progress import Progress
 from mfal.config_file import load
 from mfal.frames import Label
 from stores.campaign import open_stores
