@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -171,6 +172,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise typer.BadParameter(f"{folder} is not empty: give another --folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and all that runs is ended
     embedded = round(0.4 * kills)
     console, began = Console(stderr=True), time.time()
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]

@@ -124,6 +124,7 @@ class CampaignJob(Job):
             response = super().run(store, job_dir)
         except Exception as error:
             tell("failed", self, error=f"{type(error).__name__}: {error}")
+            CURRENT_JOB.reset()  # jobflow leaves that out: what is made next would count as born of this job
             raise
         tell("finished", self, born=tuple(response.addition.jobs) if response.addition else ())
         return response

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -467,14 +468,16 @@ def test_ctrl_c_at_a_terminal_says_what_goes_on(queue, config, tmp_path):
     ours, theirs = pty.openpty()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "LINES": "30", "TERM": "xterm"}
     command = [sys.executable, "-m", "flows", "watch", str(config), "--every", "1"]
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to it
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, preexec_fn=listen)
     os.close(theirs)
-    written = b""
+    written, pressed = b"", False
     with suppress(OSError):  # which says that it has ended
         while found := os.read(ours, 4096):
             written += found
-            if written.count(b"Estimated end of the campaign") == 2 and process.poll() is None:
+            if written.count(b"Estimated end of the campaign") >= 2 and not pressed:
                 process.send_signal(signal.SIGINT)
+                pressed = True
     os.close(ours)
     assert process.wait() == 130
     text = written.decode()
