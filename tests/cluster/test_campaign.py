@@ -6,6 +6,7 @@ Its real twin, with GPAW, is `mfal submit configs/quickstart.yaml` (docs/cluster
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from flows.queue import Queue
 from flows.send import outputs_of, send
 from flows.tend import tend
 from mfal.config import Campaign
-from mfal.config_file import load
+from mfal.config_file import ConfigError, load
 from stores.campaign import CampaignStores, open_stores
 
 from .machine import Machine, MachineError, until
@@ -106,3 +107,24 @@ def whole(argument: object) -> list[dict]:
         return []
     contents = [c for value in argument.values() for c in (value if isinstance(value, list) else [value])]
     return [c for c in contents if isinstance(c, dict) and c.get("@class") in ("Frame", "Label")]
+
+
+@pytest.mark.usefixtures("controller")
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"partition": "none", "ntasks": 1}, "Slurm says: .*Invalid partition"),
+        ({"partition": "cpu", "ntasks": 1, "gres": "gpu:9"}, "Slurm says: "),
+        ({"partition": "cpu", "ntasks": 1, "nodez": 1}, "nodez. .*'nodes' instead of 'nodez'"),
+    ],
+)
+def test_slurm_itself_is_asked_before_anything_is_sent(campaign: Campaign, resources: dict, said: str):
+    place = campaign.cluster.place("train").model_copy(update={"resources": resources})
+    cluster = campaign.cluster.model_copy(update={"jobs": {"train": place}})
+    asked = campaign.model_copy(update={"cluster": cluster})
+    queue = Queue.of(asked)
+    with open_stores(asked, make=True) as stores, pytest.raises(ConfigError) as refused:
+        send(asked, queue, stores)
+    (line,) = refused.value.lines
+    assert re.search(f"cluster.jobs.train.resources = .*{said}", line)
+    assert queue.flows() == []
