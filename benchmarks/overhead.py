@@ -98,7 +98,7 @@ CONTESTANTS: dict[str, Contestant] = {
 
 
 def embedded(work: Work) -> dict[str, Spent]:
-    """What each adds to one calculation."""
+    """What the calculation takes, and what each adds to it."""
     with tempfile.TemporaryDirectory() as folder:
 
         def done(contestant: Contestant, work: Work) -> Callable[[], list[float]]:
@@ -108,8 +108,8 @@ def embedded(work: Work) -> dict[str, Spent]:
             done(contestant, Work(work.engine, work.frames[:1]))  # what is loaded once is loaded
         contestants = {name: partial(done, contestant, work) for name, contestant in CONTESTANTS.items()}
         taken = in_turn(contestants, REPEATS, work.energies())
-    alone = taken.pop("alone")
-    return {name: (one - alone) / len(work.frames) for name, one in taken.items()}
+    alone, count = taken["alone"], len(work.frames)
+    return {name: (one if one is alone else one - alone) / count for name, one in taken.items()}
 
 
 def added(calculations: int) -> Iterator[tuple[str, int, dict[str, Spent]]]:
@@ -167,11 +167,16 @@ def shipped(remote: bool) -> dict[tuple[str, int], tuple[float, float]]:
 def table_of_embedded(calculations: int) -> Table:
     peers = [name for name in CONTESTANTS if name not in ("alone", "mfal")]
     ratios = [f"mfal's of {name.partition(', ')[2]}'s" for name in peers]
-    found = table("Embedded: what is added to a calculation, one of so many", "", "of", "", *peers, "mfal", *ratios)
+    found = table(
+        "Embedded: what is added to a calculation, one of so many", "", "of", "", "itself", *peers, "mfal", *ratios
+    )
     for what, count, taken in added(calculations):
         for kind, field in (("CPU", "cpu"), ("wall", "wall")):
             seconds = {name: getattr(one, field) for name, one in taken.items()}
-            ratios = [times(seconds["mfal"], seconds[name]) for name in peers]
+            # what is less than a tenth of what was subtracted says nothing
+            ratios = [
+                times(seconds["mfal"], seconds[name]) if seconds[name] > seconds["alone"] / 10 else "" for name in peers
+            ]
             found.add_row(what, f"{count:,}", kind, *map(shown, seconds.values()), *ratios)
     return found
 

@@ -87,8 +87,10 @@ def _wanted(
 
 
 def _births(then: Callable[..., Sequence[Job]], output: Any, uuid: str, arguments: Mapping[str, Any]) -> Flow | None:
-    jobs = then(output, uuid, **arguments)
-    return BornFlow(list(jobs)) if jobs else None
+    jobs = list(then(output, uuid, **arguments))
+    for job in jobs:
+        job.metadata["born_of"] = uuid
+    return BornFlow(jobs) if jobs else None
 
 
 def here() -> dict[str, Any]:
@@ -124,7 +126,6 @@ class CampaignJob(Job):
             response = super().run(store, job_dir)
         except Exception as error:
             tell("failed", self, error=f"{type(error).__name__}: {error}")
-            CURRENT_JOB.reset()  # jobflow leaves that out: what is made next would count as born of this job
             raise
         tell("finished", self, born=tuple(response.addition.jobs) if response.addition else ())
         return response
@@ -173,7 +174,6 @@ def pinned(
         missing: what becomes of inputs that are not there. By default a queue holds the job back when one is lost.
     """
     content = json.dumps([kind, *jsanitize(list(key), strict=True)], sort_keys=True)
-    parent = CURRENT_JOB.job.uuid if CURRENT_JOB.job else None
     return cls(
         job.function,
         job.function_args,
@@ -181,7 +181,7 @@ def pinned(
         output_schema=job.output_schema,
         uuid=str(uuid5(NAMESPACE_URL, content)),
         name=job.name,
-        metadata={"kind": kind, "campaign": campaign, "round": round, "born_of": parent, **metadata},
+        metadata={"kind": kind, "campaign": campaign, "round": round, "born_of": None, **metadata},
         config=JobConfig(
             on_missing_references=missing,
             manager_config=place.model_dump(exclude_none=True) if place else {},

@@ -399,6 +399,14 @@ def test_what_waits_for_a_job_that_just_replaced_itself_waits_on(queue, log, mon
     assert states(queue)["e"] == "WAITING"
 
 
+def test_what_waits_for_a_job_that_is_not_there_waits_on(queue, log):
+    train = made("train", "t", work(str(log), "t"))
+    submit(queue.controller, [train, made("evaluate", "e", work(str(log), "e", train.output))])
+    queue.controller.jobs.delete_one({"uuid": uid("t")})
+    tend(queue, CLUSTER, NOW)
+    assert states(queue) == {"e": "WAITING"}
+
+
 # Paused and cancelled
 
 
@@ -443,6 +451,19 @@ def run_first(queue: Queue) -> None:
     while states(queue)["p"] != "COMPLETED":
         runner.advance_state(["CHECKED_OUT", "UPLOADED", "DOWNLOADED"])
         runner.check_run_status()
+
+
+def test_a_round_does_not_go_on_while_paused(queue, log, monkeypatch):
+    round_of(queue, log, 3, ["FAILED"])
+    queue.controller.flows.update_one({}, {"$set": {"metadata.mfal.paused": True}})
+    monkeypatch.setattr(Queue, "pause", lambda _: 0)  # and what waits was born after the pass has held all others
+    for name in ("m0", "m1", "m2", "m3"):
+        tend(queue, CLUSTER, NOW)
+        assert states(queue)["train"] == "WAITING"
+        put(queue, name, "COMPLETED")
+    assert "without" not in flow_document(queue)["metadata"]["mfal"]
+    tend(queue, CLUSTER, NOW)
+    assert states(queue)["train"] == "WAITING"
 
 
 def test_nothing_lost_runs_again_while_paused_or_cancelled(queue, log):

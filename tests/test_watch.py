@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -384,7 +385,7 @@ def test_only_what_is_new_is_brought_home(queue, config, tmp_path, monkeypatch):
         assert watcher.look().state == "running"
         watcher.look()
         assert brought == [None]
-        run()
+        run(300)
         assert watcher.look().state == "over"
         watcher.look()
         assert brought == [None, sorted([uid("one"), uid("two")])]
@@ -403,7 +404,7 @@ def test_a_database_that_is_away_is_waited_for(see, monkeypatch, capsys):
             return answer
 
     pauses: list[float] = []
-    monkeypatch.setattr(watch.time, "sleep", pauses.append)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(sleep=pauses.append))  # of no other thread
     shown = watch._follow(Away(None, None, None), Log(Console(width=200)), 10)  # type: ignore[arg-type]
     assert (shown.state, pauses) == ("over", [20, 40, 60, 60, 60, 10, 20])
     printed = capsys.readouterr().out
@@ -433,7 +434,7 @@ def test_a_campaign_that_was_never_submitted(config, mfal):
 def test_a_campaign_that_stands_still_ends_the_watch(queue, config, tmp_path, mfal):
     lost = label("magnetic LiMnO2", tmp_path / "log", deaths=9)
     submit(queue.controller, [lost, made("score", "waits", work(str(tmp_path / "log"), "waits", lost.output))])
-    run()
+    run(300)
     queue.controller.jobs.update_one({"uuid": lost.uuid}, {"$set": {"mfal.attempts": 3, "error": "one\nkilled [9]\n"}})
     for more in ([], ["--once", "--project", PROJECT]):
         result = mfal("watch", config, *more)
@@ -451,7 +452,7 @@ def test_a_campaign_that_is_over_ends_like_a_run(finished, tmp_path, mongo_datab
     shutil.rmtree("run/reports")
     controller = set_up(tmp_path, mongo_database, monkeypatch)
     submit(controller, [made("score", "last", work(str(tmp_path / "log"), "last"))])
-    run()
+    run(300)
     controller.close()
     result = mfal("watch", finished[0], "--once")
     assert result.exit_code == 0
