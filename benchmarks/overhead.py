@@ -25,6 +25,7 @@ from unittest.mock import patch
 # Before torch is imported: one thread, as workers have it for calculations.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
+import orjson
 import torch
 import typer
 from jobflow import Flow, JobStore, run_locally
@@ -151,9 +152,10 @@ def shipped(remote: bool) -> dict[tuple[str, int], tuple[float, float]]:
             sent = resolve_job_dict_args(event.job.as_dict(), stores.jobs)
             metadata = event.job.metadata
             kind = f"label, {metadata['fidelity']}" if metadata["kind"] == "label" else metadata["kind"]
-            size = len(get_remote_in_file(sent, JobStore(MemoryStore())).getvalue())
-            weights = sum(len(get(sent, list(path))) for path in find_key(sent, "weights", include_end=True))
-            sizes[kind, metadata["round"]].append((size - weights, weights))
+            written = get_remote_in_file(sent, JobStore(MemoryStore())).getvalue()
+            arguments = orjson.loads(written)["job"]
+            weights = sum(len(get(arguments, list(at))) for at in find_key(arguments, "weights", include_end=True))
+            sizes[kind, metadata["round"]].append((len(written) - weights, weights))
 
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, MFAL_CACHE=f"{folder}/cache"):
         campaign = small_campaign(Path(folder))
