@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 Contestant = Callable[[Work, Path], Callable[[], list[float]]]
 REPEATS = 3
-SMALL, FEW = 100, 20
+SMALL, FEW = 100, 40
 #: What the peers write to; the last is what mfal writes to.
 PEERS: dict[str, Callable[[Path], Store]] = {
     "MemoryStore": lambda _: MemoryStore(key="uuid"),
