@@ -11,19 +11,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from inspect import signature
+from typing import TYPE_CHECKING
 
 from jobflow import CURRENT_JOB, Flow, Job, OnMissing, OutputReference, Response
 
-from flows import parcels, steps
+from flows import parcels
 from flows.calculation import label_job
 from flows.jobs import BornFlow, campaign_job, pinned
 from flows.progress import Progress
-from flows.steps import Evaluation
-from mfal.acquire.experience import Experience
 from mfal.config import Campaign
 from mfal.dft.engines import Table
-from mfal.explore.candidates import Exploration
 from mfal.frames import Frame, Label, Score, TrainedCommittee
+
+if TYPE_CHECKING:  # torch: neither the runner nor `mfal submit` needs it to know which job follows which
+    from flows.steps import Evaluation
+    from mfal.acquire.experience import Experience
+    from mfal.explore.candidates import Exploration
 
 
 def campaign_flow(campaign: Campaign, progress: Progress | None = None) -> Flow:
@@ -236,6 +239,8 @@ def explore(
         known = parcels.unpacked(frames, kept, list[Frame])
     except parcels.NotKeptError:
         return _with_everything()
+    from flows import steps
+
     found = steps.explore_round(campaign, progress.round, committee, [group for group in known.values() if group])
     if progress.remote:
         parcels.keep(known, list[Frame])
@@ -250,6 +255,8 @@ def score(
     committee: TrainedCommittee | None,
     experience: Experience | None,
 ) -> list[Score]:
+    from flows import steps
+
     return steps.score(campaign, progress.round, frames, committee, experience)
 
 
@@ -263,6 +270,8 @@ def decide(
     committee: TrainedCommittee | None,
     experience: Experience | None,
 ) -> list[Score]:
+    from flows import steps
+
     return steps.decide(campaign, progress.round, frames, scores, labels, committee, experience)
 
 
@@ -282,6 +291,8 @@ def train(
         data = _data(progress, frames, labels, kept, late)
     except parcels.NotKeptError:
         return _with_everything()
+    from flows import steps
+
     return steps.train(campaign, progress.round, *data, progress.hold_out, scores, previous, experience)
 
 
@@ -304,6 +315,8 @@ def evaluate(
         data = _data(progress, frames, labels, kept, late)
     except parcels.NotKeptError:
         return _with_everything()
+    from flows import steps
+
     return steps.evaluate(
         campaign,
         progress.round,
