@@ -132,6 +132,8 @@ class Score(Document):
     sigma_magnetic: float | None = None
     #: Of the magnetic forces once the non-magnetic label is known: expected before there is one, then with it.
     sigma_conditional: float | None = None
+    #: eV/Å, of each site, by the kind of sigma.
+    sigma_atoms: dict[Literal["nonmagnetic", "delta"], list[float]] = {}
     #: eV/Å, of the sigmas, by their names above.
     thresholds: dict[str, float] = {}
     case: Case | None = None

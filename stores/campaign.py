@@ -113,10 +113,16 @@ class CampaignStores:
         if documents := [trace | jsanitize(frame.model_dump(), strict=True) for frame in frames]:
             self.frames.store.update(documents, key=KEYS["frames"])
 
-    def parity(self, campaign: str, round: int) -> list[dict[str, Any]]:
-        """True and predicted numbers of a round's evaluation, from the blob store."""
-        built = self.rounds.store.query_one({"campaign": campaign, "round": round})
-        return self.output(built["job_uuid"]).parity if built else []
+    def evaluation(self, campaign: str, round: int) -> Any:
+        """A round's evaluation (`flows.steps.Evaluation`): parity and experience are with it, from the blob store.
+
+        Raises:
+            LookupError: the round is not finished.
+        """
+        built = self.rounds.store.query_one({"campaign": campaign, "round": round}, ["job_uuid"])
+        if not built:
+            raise LookupError(f"round {round} of {campaign} is not finished in {self.address}")
+        return self.output(built["job_uuid"])
 
     def output(self, uuid: str) -> Any:
         """The output of a job as the object it was, blobs included."""

@@ -7,20 +7,21 @@ import gzip
 import html
 import json
 import re
-from collections import Counter
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from fake_report import fake_calibration, fake_campaign, fake_frame, fake_label
 from plotly.offline import get_plotlyjs
-from pymatgen.core import Lattice, Structure
 
-from mfal.committee.calibrate import KINDS, Calibration
-from mfal.frames import FIDELITIES, Arm, Case, Decision, Errors, Fidelity, Frame, Label, Round, Score, Status
-from mfal.report.page import SIGMAS, headline, render
+from mfal.frames import FIDELITIES, Case, Decision, Round, Score
+from mfal.report.answer import headline
+from mfal.report.material import Material
+from mfal.report.page import render
 from mfal.report.routing import ROUTES, route, uncertainty
 from mfal.report.standalone import FOLDER, hours, number
 from mfal.report.text import DECISIONS, sentence
+from mfal.report.uncertainty import SIGMAS
 
 EVIL = "</script><script>alert(1)</script>{{ 7*7 }}"
 FIGURES = {"errors", "cost", "uncertainty", "moments"} | {
@@ -28,135 +29,14 @@ FIGURES = {"errors", "cost", "uncertainty", "moments"} | {
 }
 
 
-def fake_frame(index: int, source: str = "fake rattle") -> Frame:
-    """Not an olivine: six atoms on a line of no physical meaning."""
-    species = ["Li", "P", "O", "O", "Mn", "Fe"]
-    points = [[(i + 0.01 * index) / 6, 0.3, 0.1 * i] for i in range(6)]
-    return Frame.of(Structure(Lattice.cubic(6), species, points), parent="fake-parent", source=source)
-
-
-def fake_label(frame: Frame, fidelity: Fidelity, status: Status = "ok", **changes: Any) -> Label:
-    """Numbers drawn from a generator seeded by the frame, not from any calculation."""
-    rng = np.random.default_rng(int(frame.frame_id, 16))
-    content: dict[str, Any] = {
-        "frame_id": frame.frame_id,
-        "fidelity": fidelity,
-        "fingerprint": f"fake-{fidelity}",
-        "status": status,
-        "energy": -40 + rng.normal(),
-        "forces": rng.normal(size=(6, 3)).tolist(),
-        "core_hours": 2.5,
-        "magmoms": [0, 0, 0, 0, 4.5, -3.7] if fidelity == "magnetic" else None,
-        "settings": {"engine": "fake"},
-    }
-    return Label(**(content | changes))
-
-
-#: Of the six frames of a round: in the first, without a committee, and in later ones, where each decision occurs.
-FIRST: list[tuple[Arm | None, Decision]] = [
-    ("hold_out", "both"),
-    ("control", "both"),
-    (None, "nonmagnetic"),
-    (None, "nonmagnetic"),
-    (None, "nonmagnetic"),
-    (None, "skip"),
-]
-LATER: list[tuple[Arm | None, Decision]] = [
-    ("control", "both"),
-    ("committee", "both"),
-    ("committee", "magnetic"),
-    (None, "nonmagnetic"),
-    (None, "skip"),
-    (None, "wild"),
-]
-CASES: dict[Decision, Case] = {"skip": "low", "nonmagnetic": "nonmagnetic", "magnetic": "delta", "both": "both"}
-
-
-def fake_calibration(frames: int, **numbers: float) -> dict[str, dict[str, Any]]:
-    return {
-        kind: Calibration(kind=kind, scale=1.5 + i, frames=frames, typical=0.111 + i, **numbers).model_dump()
-        for i, kind in enumerate(KINDS)
-    }
-
-
-def fake_campaign(rounds: int = 2) -> dict[str, Any]:
-    """A campaign of made-up numbers; from round 1 on with a failed magnetic calculation."""
-    rng = np.random.default_rng(0)
-    campaign: dict[str, Any] = {
-        "campaign": "fake-lmfp",
-        "rounds": [],
-        "frames": {},
-        "labels": [],
-        "scores": [],
-        "parity": [],
-    }
-    for n in range(rounds):
-        counts: dict[Fidelity, Counter[Status]] = {f: Counter() for f in FIDELITIES}
-        for i, (arm, decision) in enumerate(LATER if n else FIRST):
-            frame = fake_frame(10 * n + i)
-            campaign["frames"][frame.frame_id] = frame
-            sigma = {f"sigma_{k}": float(rng.gamma(3, 0.03)) for k in ("nonmagnetic", "delta", "magnetic")} if n else {}
-            score = Score(
-                campaign="fake-lmfp",
-                round=n,
-                frame_id=frame.frame_id,
-                case=CASES.get(decision) if n else None,
-                arm=arm,
-                reason="fake reason",
-                decision=decision,
-                core_hours={"nonmagnetic": 2.25, "magnetic": 7.5} if n else {},
-                **sigma,
-            )
-            campaign["scores"].append(score)
-            for fidelity in filter(score.gets, FIDELITIES):
-                label = fake_label(frame, fidelity)
-                if decision == "magnetic":
-                    label = fake_label(
-                        frame, fidelity, "failed", energy=None, forces=None, magmoms=None, reason="fake crash"
-                    )
-                campaign["labels"].append(label)
-                counts[fidelity][label.status] += 1
-                if label.good:
-                    forces = np.asarray(label.forces).ravel()
-                    campaign["parity"].append(
-                        {
-                            "frame_id": frame.frame_id,
-                            "fidelity": fidelity,
-                            "magmoms": None,
-                            "set": "hold_out" if arm == "hold_out" else "train",
-                            "energy": [label.energy / 6, label.energy / 6 + rng.normal() / 50],
-                            "forces": [forces.tolist(), (forces + rng.normal(size=forces.size) / 10).tolist()],
-                        }
-                    )
-        error = {
-            f: Errors(energy=9.5, forces=(150 if f == "magnetic" else 60) / (n + 1.2), frames=2) for f in FIDELITIES
-        }
-        before = {f: Errors(energy=20, forces=(190 if f == "magnetic" else 95) / (n + 1), frames=2) for f in FIDELITIES}
-        campaign["rounds"].append(
-            Round(
-                campaign="fake-lmfp",
-                round=n,
-                candidates=40,
-                dropped={"near-duplicates": 30},
-                counts=counts,
-                core_hours={"nonmagnetic": 15.0, "magnetic": 41.0 + n},
-                errors={"hold_out": error, "hold_out_before": before, "control_before": before},
-                trained_on={"nonmagnetic": 5 * n + 5, "magnetic": 2 * n + 2},
-                thresholds={"nonmagnetic": 0.05, "delta": 0.06} if n else {},
-                decisions=Counter(s.decision for s in campaign["scores"] if s.round == n),
-                calibration=fake_calibration(5),
-                probe="fake probe: it pays",
-                saving="fake saving: twice" if n else "",
-                next_step="go on with round 2.",
-                finished_at="2025-11-21T02:40:00+00:00",
-            )
-        )
-    return campaign
+def page_of(campaign: dict[str, Any]) -> str:
+    return render(Material(**campaign)).html
 
 
 def islands(page: str) -> dict[str, Any]:
-    found = re.findall(r'<script type="application/json" id="data-([\w-]+)">(.*?)</script>', page, re.DOTALL)
-    return {name: json.loads(text) for name, text in found}
+    """The figures on the page by their names."""
+    found = re.search(r'id="figures">(.*?)</script>', page)
+    return json.loads(gzip.decompress(base64.b64decode(found.group(1)))) if found else {}
 
 
 def shown(page: str, name: str) -> str:
@@ -167,7 +47,7 @@ def shown(page: str, name: str) -> str:
 
 
 def test_every_figure_is_there_with_words_for_it() -> None:
-    page = render(**fake_campaign())
+    page = page_of(fake_campaign())
     assert islands(page).keys() == FIGURES
     for name in FIGURES:
         assert re.search(rf'id="{name}" role="img" aria-label="[^"]{{20,}}"', page), name
@@ -175,7 +55,7 @@ def test_every_figure_is_there_with_words_for_it() -> None:
 
 def test_headline_equals_the_documents() -> None:
     campaign = fake_campaign()
-    page = render(**campaign)
+    page = page_of(campaign)
     last = campaign["rounds"][-1]
     assert shown(page, "hold-out") == f"{number(last.errors['hold_out']['magnetic'].forces)} meV/Å"
     assert f"{number(last.errors['hold_out_before']['magnetic'].forces)} before this round" in page
@@ -195,7 +75,7 @@ def test_headline_equals_the_documents() -> None:
 @pytest.mark.parametrize("evil", [EVIL, "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "<!--<script>"])
 def test_what_a_campaign_names_stays_text(evil: str) -> None:
     campaign = fake_campaign()
-    plain = render(**campaign)
+    plain = page_of(campaign)
     campaign["campaign"] = evil
     frame = fake_frame(15, source=evil).model_copy(update={"parent": evil})
     campaign["frames"][frame.frame_id] = frame
@@ -212,7 +92,7 @@ def test_what_a_campaign_names_stays_text(evil: str) -> None:
     ]
     for item in campaign["parity"]:
         item["frame_id"] = evil
-    page = render(**campaign)
+    page = page_of(campaign)
     text = page.replace("&#34;", '"').replace("&quot;", '"')
     for place in ("<dd>{}.</dd>", '<small class="reason">{}</small>', "<h1>{}</h1>", "next: <b>{}</b>"):
         assert place.format(html.escape(evil, quote=False)) in text, place
@@ -227,16 +107,16 @@ def test_what_a_campaign_names_stays_text(evil: str) -> None:
 
 
 def test_nothing_is_loaded_from_anywhere() -> None:
-    page = render(**fake_campaign())
+    page = page_of(fake_campaign())
     assert not re.findall(
-        r"""(?:src|href|action|poster|data)\s*=\s*["']?[^"'>\s]+""", page.split("<body>")[1].split('id="plotly"')[0]
+        r"""(?:src|href|action|poster|data)\s*=\s*["']?[^"'>\s]+""", page.split("<body>")[1].split('id="figures"')[0]
     )
     assert not re.search(r"https?://|@import|url\(|<link|<iframe|<base", page)
     assert "default-src 'none'" in page
 
 
 def test_plotly_is_there_once_and_whole() -> None:
-    page = render(**fake_campaign())
+    page = page_of(fake_campaign())
     packed = re.findall(r'id="plotly">(.*?)</script>', page)
     assert len(packed) == 1
     assert gzip.decompress(base64.b64decode(packed[0])).decode() == get_plotlyjs()
@@ -244,11 +124,11 @@ def test_plotly_is_there_once_and_whole() -> None:
 
 
 def test_same_documents_same_page() -> None:
-    assert render(**fake_campaign()) == render(**fake_campaign())
+    assert page_of(fake_campaign()) == page_of(fake_campaign())
 
 
 def test_first_round_has_no_committee() -> None:
-    page = render(**fake_campaign(rounds=1))
+    page = page_of(fake_campaign(rounds=1))
     assert islands(page).keys() == FIGURES - {"uncertainty"}
     assert "drawn at random" in page
     assert "Round 0, the first" in page
@@ -269,35 +149,36 @@ def test_failed_labels_without_numbers() -> None:
     campaign["parity"] = []
     for r in campaign["rounds"]:
         r.counts, r.errors = {"nonmagnetic": {"unconverged": 6}, "magnetic": {"unconverged": 6}}, {}
-    page = render(**campaign)
+    page = page_of(campaign)
     assert islands(page).keys() == {"cost", "uncertainty"}
     assert "fake: no SCF" in page
     assert "/fake/dir" in page
     assert shown(page, "labels-magnetic") == "0 of 12 good"
     assert shown(page, "hold-out") == "– meV/Å"
-    assert "nan" not in page.split('id="plotly"')[0].lower()
+    assert "nan" not in page.split('id="figures"')[0].lower()
 
 
 def test_absent_moments() -> None:
     campaign = fake_campaign()
     campaign["labels"] = [x.model_copy(update={"magmoms": None}) for x in campaign["labels"]]
-    page = render(**campaign)
+    page = page_of(campaign)
     assert islands(page).keys() == FIGURES - {"moments"}
     assert "No magnetic label with moments yet" in page
 
 
 def test_barely_begun() -> None:
     only = Round(campaign="fake", round=0, candidates=0)
-    page = render(campaign="fake", rounds=[only], frames={}, labels=[], scores=[], parity=[])
+    empty = fake_campaign(rounds=0)
+    page = page_of(empty | {"rounds": [only]})
     assert islands(page) == {}
     assert 'id="plotly"' not in page
     with pytest.raises(ValueError, match="no finished round"):
-        render(campaign="fake", rounds=[], frames={}, labels=[], scores=[], parity=[])
+        page_of(empty)
 
 
 def test_table_has_every_frame_of_the_round() -> None:
     campaign = fake_campaign()
-    body = render(**campaign).split('<table class="frames">')[1].split("</table>")[0]
+    body = page_of(campaign).split('<table class="frames">')[1].split("</table>")[0]
     ids = [s.frame_id for s in campaign["scores"] if s.round == 1]
     assert re.findall(r'<th scope="row"[^>]*><code>(\w+)', body) == ids
     label = next(x for x in campaign["labels"] if x.frame_id == ids[0] and x.fidelity == "magnetic")
@@ -332,7 +213,7 @@ def test_every_decision_has_a_mark_of_its_own_in_figure_and_table() -> None:
         assert f" {variable}: #" in light
         assert f" {variable}: #" in dark
         assert symbol == "square" or f".mark.{symbol}" in dark
-    page = render(**fake_campaign())
+    page = page_of(fake_campaign())
     section = page.split('id="uncertainty"')[0].split("<h2>")[-1]
     legend = re.findall(
         r'<span class="mark ([\w-]+)" style="color: (.*?)" aria-hidden="true"></span>(.*?)</li>', section
@@ -433,9 +314,9 @@ def test_a_round_without_cheap_calculations_has_no_quadrants() -> None:
     assert labels_of(figure).keys() >= QUADRANTS
     campaign = fake_campaign()
     words = "decided alone"
-    assert words not in render(**campaign)
+    assert words not in page_of(campaign)
     campaign["rounds"][-1] = campaign["rounds"][-1].model_copy(update={"cheap": False})
-    assert words in render(**campaign)
+    assert words in page_of(campaign)
 
 
 def test_random_frames_have_a_route_of_their_own() -> None:
@@ -455,35 +336,35 @@ def calibration_table(page: str) -> list[list[str]]:
 
 def test_calibration_is_shown_as_it_is() -> None:
     campaign = fake_campaign()
-    page = render(**campaign)
+    page = page_of(campaign)
     assert calibration_table(page) == [
         [words, number(1.5 + i), "5", number(0.111 + i), "–", "–"] for i, words in enumerate(SIGMAS.values())
     ]
     assert "Only frames drawn at random teach this" in page
     assert "A dash: the factor needs 9 random frames" in page
     campaign["rounds"][-1].calibration = fake_calibration(20, quantile=2.25, coverage=0.95)
-    page = render(**campaign)
+    page = page_of(campaign)
     assert [row[2:] for row in calibration_table(page)] == [
         ["20", number(0.111 + i), "2.25", "95 %"] for i in range(len(SIGMAS))
     ]
     assert "A dash" not in page
     campaign["rounds"][-1].calibration = {}
-    page = render(**campaign)
+    page = page_of(campaign)
     assert '<table class="calibration">' not in page
     assert "No frame drawn at random has taught it yet" in page
 
 
 def test_what_is_not_known_yet_is_not_mentioned() -> None:
     campaign = fake_campaign()
-    page = render(**campaign)
+    page = page_of(campaign)
     assert "<dd>Fake saving: twice.</dd>" in page
     assert "<dd>Fake probe: it pays.</dd>" in page
     campaign["rounds"][-1].saving = ""
-    page = render(**campaign)
+    page = page_of(campaign)
     assert "What choosing gains" not in page
     assert "<dd>Fake probe: it pays.</dd>" in page
     campaign["rounds"][-1].probe = ""
-    assert '<dl class="findings">' not in render(**campaign)
+    assert '<dl class="findings">' not in page_of(campaign)
 
 
 @pytest.mark.parametrize(("text", "told"), [("", ""), ("uMLIPs agree", "UMLIPs agree."), ("Two. And.", "Two. And.")])

@@ -2,6 +2,8 @@
 // Colours in the figures are names of CSS variables: plotly gets the values of the scheme that holds now.
 const root = document.documentElement;
 
+let figures = {}; // by the id of their element, as JSON
+
 function themed(text) {
   const style = getComputedStyle(root);
   return JSON.parse(text, (_, value) => {
@@ -13,31 +15,35 @@ function themed(text) {
 function draw() {
   const zoom = matchMedia("(pointer: fine)").matches ? "zoom" : false; // a finger scrolls the page
   for (const node of document.querySelectorAll(".plot")) {
-    const figure = themed(document.getElementById("data-" + node.id).textContent);
+    const figure = themed(figures[node.id]);
     figure.layout.dragmode = zoom;
     if (node.dataset.square) figure.layout.height = Math.min(node.clientWidth, 440);
     node.textContent = "";
     Plotly.newPlot(node, figure.data, figure.layout, { displayModeBar: false, responsive: true });
     node.style.height = figure.layout.height + "px";
   }
+  document.dispatchEvent(new Event("drawn"));
 }
 
-async function inflate() {
-  const packed = document.getElementById("plotly");
-  if (!packed) return;
-  const bytes = Uint8Array.from(atob(packed.textContent.trim()), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+// The text of an element that `standalone.packed` has filled.
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+async function start() {
+  if (!document.getElementById("plotly")) return;
+  for (const [name, figure] of Object.entries(JSON.parse(await unpacked("figures")))) figures[name] = JSON.stringify(figure);
   const script = document.createElement("script");
-  script.textContent = await new Response(stream).text();
+  script.textContent = await unpacked("plotly");
   document.head.append(script);
-  packed.remove();
   draw();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   addEventListener("beforeprint", () => { root.dataset.print = ""; draw(); });
   addEventListener("afterprint", () => { delete root.dataset.print; draw(); });
 }
 
-inflate().catch((error) => {
+start().catch((error) => {
   for (const node of document.querySelectorAll(".plot")) {
     node.textContent = "This figure could not be drawn (" + error.message + "). It needs a browser of 2023 or later.";
   }

@@ -6,7 +6,8 @@ import base64
 import functools
 import gzip
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,13 +43,13 @@ class Plot:
     def legend(self) -> list[tuple[str, str, str]]:
         return style.legend(self.figure)
 
-    @property
-    def json(self) -> Markup:
-        return island(self.figure.to_json())
 
+def render(template: str, plots: Mapping[str, Plot], *, scripts: Sequence[str] = (), **content: Any) -> str:
+    """A page from a template of this folder, which shows these plots with `plot.html.j2`.
 
-def render(template: str, plots: Mapping[str, Plot], **content: Any) -> str:
-    """A page from a template of this folder, which shows these plots with `plot.html.j2`."""
+    Args:
+        scripts: files of this folder that run after `page.js`.
+    """
     environment = Environment(
         loader=PackageLoader("mfal", "report"),
         autoescape=True,
@@ -57,13 +58,14 @@ def render(template: str, plots: Mapping[str, Plot], **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, hours=hours, when=when, sentence=sentence)
-    script = (FOLDER / "page.js").read_text(encoding="utf-8")
+    own = [(FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", *scripts)]
     return environment.get_template(template).render(
         plots=plots,
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hashes=[_hash(script), _hash(get_plotlyjs())],
+        scripts=[Markup(script) for script in own],
+        script_hashes=[_hash(script) for script in (*own, get_plotlyjs())],
         plotly=_plotly() if plots else "",
+        figures=packed({name: json.loads(plot.figure.to_json()) for name, plot in plots.items()}),
         **content,
     )
 
@@ -90,11 +92,11 @@ def when(timestamp: str) -> str:
     return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".strip()
 
 
-def island(text: str) -> Markup:
-    """JSON that is safe inside `<script>`: nothing in it can close the element or open a comment."""
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+def packed(content: Any) -> str:
+    """JSON as a page carries it, for `unpacked` in `page.js`: gzip and base64, so that nothing in it can close an
+    element; the same bytes each time."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 @functools.cache
