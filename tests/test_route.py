@@ -250,6 +250,21 @@ def test_the_first_round_is_drawn_at_random_and_fills_the_hold_out():
     assert Counter(score.decision for score in alone.values()) == {"both": 5, "skip": 3}
 
 
+def test_the_first_round_runs_no_more_cheap_calculations_than_it_may():
+    everything, some = opening(), opening(nonmagnetic_per_round=6)
+    assert Counter(score.decision for score in some.values()) == {"both": 5, "nonmagnetic": 1, "skip": 2}
+    assert all(some[i].arm == score.arm for i, score in everything.items())
+    assert any("nonmagnetic_per_round" in score.reason for score in some.values())
+    lost = next(iter(of_arm(some, "control")))
+    after = opening(nonmagnetic_per_round=6, unusable={lost: "failed"})
+    # in its place is one that has its non-magnetic label
+    assert {i for i, score in after.items() if score.decision != "skip"} == {
+        i for i, score in some.items() if score.decision != "skip"
+    }
+    assert len(of_arm(after, "control")) == 3
+    assert Counter(s.decision for s in opening(nonmagnetic_per_round=1).values()) == {"both": 5, "skip": 3}
+
+
 def test_others_are_drawn_in_place_of_those_lost_in_the_first_round():
     before = opening()
     lost = next(iter(of_arm(before, "hold_out")))

@@ -38,7 +38,7 @@ def first_round(
     seed: Sequence[int],
     unusable: Mapping[str, str] | None = None,
 ) -> list[Score]:
-    """Without a committee: hold-out and control arm at random, the rest non-magnetic alone.
+    """Without a committee: hold-out and control arm at random, the rest non-magnetic alone, as far as the count goes.
 
     Args:
         unusable: once the non-magnetic calculations are done, those that gave no good label, and why: others are drawn
@@ -47,18 +47,20 @@ def first_round(
     lost = unusable or {}
     cheap = settings.nonmagnetic != "never"
     drawn = [str(i) for i in np.random.default_rng(list(seed)).permutation(list(frame_ids))]
+    most = settings.nonmagnetic_per_round if cheap else 0
+    labelled = set(drawn if most is None else drawn[: max(most, settings.hold_out + settings.magnetic_per_round)])
     if cheap:  # otherwise those in their place would have no non-magnetic label
-        drawn = [i for i in drawn if i not in lost]
+        drawn = [i for i in drawn if i in labelled and i not in lost]
     held, control = drawn[: settings.hold_out], drawn[settings.hold_out :][: settings.magnetic_per_round]
     decisions: dict[str, dict] = {i: _drawn("hold_out", "hold-out: drawn at random, both labels") for i in held}
     decisions |= {
         i: _drawn("control", "first round: drawn at random, as there is no committee yet; both labels") for i in control
     }
-    rest: dict = (
-        {"decision": "nonmagnetic", "reason": "first round: every frame gets a non-magnetic label"}
-        if cheap
-        else {"decision": "skip", "reason": "first round: not drawn (acquire.nonmagnetic: never)"}
-    )
+    if cheap:
+        why = "first round: a non-magnetic label, as there is no committee yet"
+        decisions = {i: {"decision": "nonmagnetic", "reason": why} for i in labelled} | decisions
+    limit = "acquire.nonmagnetic_per_round" if cheap else "acquire.nonmagnetic: never"
+    rest: dict = {"decision": "skip", "reason": f"first round: not drawn ({limit})"}
     scores = [Score(campaign=campaign, round=0, frame_id=i, **decisions.get(i, rest)) for i in frame_ids]
     return [_lost(score, lost[score.frame_id]) if score.frame_id in lost else score for score in scores]
 
