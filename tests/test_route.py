@@ -26,7 +26,8 @@ def seen(frame_id, nonmagnetic=0.01, delta=0.01, *, left=None, cost=3.0, place=N
     features = np.eye(12)[[*IDS, "one", "w", "f"].index(place or frame_id)]
     costs = {"nonmagnetic": cost / 3, "magnetic": cost}
     left = delta if left is None else left
-    return Candidate(frame_id, nonmagnetic, delta, magnetic, left, 1 - delta / magnetic, costs, features)
+    atoms = {"nonmagnetic": [0.0, nonmagnetic], "delta": [delta, 0.0]}
+    return Candidate(frame_id, nonmagnetic, delta, magnetic, left, 1 - delta / magnetic, costs, features, atoms)
 
 
 def first(candidates, *, limits=LIMITS, seed=0, cheap=True, **settings):
@@ -74,6 +75,26 @@ def test_the_four_cases_of_planted_committees(low_noise, delta_noise, expected, 
     assert (scores["f"].case, scores["f"].decision) == (expected, decision)
     assert scores["f"].reason
     assert all(score.decision == "skip" for i, score in scores.items() if i != "f" and score.arm is None)
+
+
+@pytest.mark.parametrize("reduce", ["max", "mean", 0.5])
+def test_the_sigmas_of_atoms_are_those_that_the_frame_s_is_made_of(reduce):
+    committee = replace(planted_committee(0.3, 0.2), features=np.eye(12)[11])
+    scales = {"nonmagnetic": 1.7, "delta": 0.6}
+    known = {k: Calibration(kind=k, scale=scale, frames=9, typical=0.1) for k, scale in scales.items()}
+    found = candidate("f", committee, known, {"nonmagnetic": 1.0, "magnetic": 3.0}, reduce)
+    score = first([found, *map(seen, IDS)], seed=1)["f"]
+    for kind, sigma in (("nonmagnetic", score.sigma_nonmagnetic), ("delta", score.sigma_delta)):
+        atoms = np.array(score.sigma_atoms[kind])
+        assert len(atoms) == 4
+        expected = {"max": atoms.max(), "mean": np.sqrt((atoms**2).mean()), 0.5: np.sort(atoms)[1]}[reduce]
+        assert sigma == pytest.approx(expected, rel=5e-3)
+        assert all(float(f"{sigma:.3g}") == sigma for sigma in score.sigma_atoms[kind])
+        if reduce == "max":
+            assert atoms.max() == float(f"{sigma:.3g}")
+        low, high = (committee.forces[:, i].astype(float) for i in (0, 1))
+        spread = (low if kind == "nonmagnetic" else high - low).std(axis=0, ddof=1)
+        assert atoms == pytest.approx(scales[kind] * np.sqrt((spread**2).sum(axis=-1)), rel=5e-3)  # in their order
 
 
 def test_a_magnetic_label_waits_for_what_the_cheap_one_teaches():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class Candidate:
     explained: float
     core_hours: Mapping[Fidelity, float]
     features: np.ndarray
+    #: [N] of each site, eV/Å, to three significant digits.
+    atoms: Mapping[Literal["nonmagnetic", "delta"], list[float]]
 
     def action(self, fidelity: Fidelity, gain: float) -> Action:
         return Action(self.frame_id, fidelity, gain, self.core_hours[fidelity], self.features)
@@ -88,7 +91,15 @@ def candidate(
         explained=max(explained, 0.0),
         core_hours=core_hours,
         features=prediction.features,
+        atoms={
+            "nonmagnetic": _rounded(np.sqrt(parts.nonmagnetic) * scales["nonmagnetic"]),
+            "delta": _rounded(np.sqrt(parts.delta) * scales["delta"]),
+        },
     )
+
+
+def _rounded(sigmas: np.ndarray) -> list[float]:
+    return [float(f"{sigma:.3g}") for sigma in sigmas]
 
 
 def thresholds(

@@ -296,6 +296,7 @@ def _numbers(c: Candidate, limits: Thresholds) -> dict:
         "sigma_delta": c.delta,
         "sigma_magnetic": c.magnetic,
         "sigma_conditional": c.conditional,
+        "sigma_atoms": dict(c.atoms),
         "thresholds": asdict(limits),
         "core_hours": dict(c.core_hours),
     }
