@@ -1,9 +1,9 @@
 """Labels as extended XYZ, the file that people exchange: one image a label.
 
 The numbers are in the file as ASE has them: `energy` eV (total), `forces` eV/Å, `stress` eV/Å3 (dE/dstrain / V, the
-sign of CHGNet), `magmoms` µB. The comment line holds `fidelity`, `frame_id` and `fingerprint` beside them, and as
-`core_hours` what the label cost, earlier attempts included. What a label lacks is not in the file. In a published file
-it also says the `units`, and the `split` that the frame is of.
+sign of CHGNet), `magmoms` µB. The comment line holds `fidelity`, `frame_id` and `fingerprint` beside them, `parent` and
+`source` of the frame, and as `core_hours` what the label cost, earlier attempts included. What a label lacks is not in
+the file. In a published file it also says the `units`, and the `split` that the frame is of.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mfal import atomic
 from mfal.frames import FIDELITIES, Fidelity, Frame, Label, canonical, frame_id
 
 #: In the comment line, and never a number.
-NAMES = ("fidelity", "frame_id", "fingerprint")
+NAMES = ("fidelity", "frame_id", "fingerprint", "parent", "source")
 #: As a published file says them, for whoever has nothing but the file.
 UNITS = "energy eV, forces eV/Ang, stress eV/Ang^3, magmoms muB"
 QUANTITIES = ("energy", "forces", "stress", "magmoms")
@@ -63,7 +63,7 @@ def write(
         if count > 1:
             raise ValueError(f"{path}: {name} has {count} good {fidelity} labels: give one of them")
     text = StringIO()
-    images = [_image(by_id[label.frame_id].structure, label) for label in good]
+    images = [_image(by_id[label.frame_id], label) for label in good]
     if splits is not None:
         for image, label in zip(images, good, strict=True):
             image.info |= {"split": splits[label.frame_id], "units": UNITS}
@@ -89,7 +89,8 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
     first: dict[str, int] = {}
     for number, image in _images(path):
         with _naming(path, number):
-            frame = _frame(image, path.name, "extxyz")
+            origin = {key: str(image.info.get(key, "")) for key in ("parent", "source")}
+            frame = _frame(image, origin["parent"] or path.name, origin["source"] or "extxyz")
             known = frames.setdefault(frame.frame_id, frame)
             if not _same_sites(known.structure, frame.structure):
                 raise ValueError(
@@ -151,8 +152,8 @@ def bare_image(structure: Structure, name: str) -> Atoms:
     )
 
 
-def _image(structure: Structure, label: Label) -> Atoms:
-    image = bare_image(structure, label.frame_id)
+def _image(frame: Frame, label: Label) -> Atoms:
+    image = bare_image(frame.structure, label.frame_id)
     results = {
         "energy": label.energy,
         "forces": None if label.forces is None else np.array(label.forces),
@@ -160,18 +161,22 @@ def _image(structure: Structure, label: Label) -> Atoms:
         "magmoms": None if label.magmoms is None else np.array(label.magmoms),
     }
     image.calc = SinglePointCalculator(image, **results)
-    image.info = {name: as_text(value) for name in NAMES if (value := getattr(label, name))}
+    named = dict.fromkeys(("parent", "source"), frame) | dict.fromkeys(("fidelity", "frame_id", "fingerprint"), label)
+    image.info = {name: as_text(value) for name in NAMES if (value := getattr(named[name], name))}
     if (hours := label.core_hours + label.earlier_core_hours) > 0:
         image.info["core_hours"] = hours
     return image
 
 
 def as_text(name: str) -> str:
-    """A name that ASE reads as text: 12e456789012, a possible frame_id, it would take for a number, and infinite."""
+    """A name that ASE reads as text: 12e456789012, a possible frame_id, it would take for a number, and infinite. Line
+    breaks and backslashes, which it does not give back, become spaces."""
+    name = re.sub(r"[\r\n\\]", " ", name)
     try:
         float(name)
     except ValueError:
-        return name
+        if not re.search(r"^_JSON|^[\d\s.+-]+$", name):
+            return name
     return f"_JSON {json.dumps(name)}"
 
 

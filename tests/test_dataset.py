@@ -54,7 +54,7 @@ def test_round_trip(tmp_path):
         assert after.structure.species == before.structure.species
         np.testing.assert_allclose(after.structure.lattice.matrix, before.structure.lattice.matrix, atol=1e-12)
         np.testing.assert_allclose(after.structure.cart_coords, before.structure.cart_coords, atol=1e-8)
-        assert (after.parent, after.source) == ("data.extxyz", "extxyz")
+        assert (after.parent, after.source) == ("p", "s")
     for before, after in zip(labels, found, strict=True):
         assert (after.frame_id, after.fidelity, after.status) == (before.frame_id, before.fidelity, "ok")
         assert after.fingerprint == before.fingerprint
@@ -84,7 +84,8 @@ def test_ase_reads_its_own_units_and_sign(tmp_path):
     np.testing.assert_allclose(image.get_stress(voigt=False) * GPA_PER_EV_A3, labels[2].stress, atol=1e-8)
     np.testing.assert_allclose(image.get_magnetic_moments(), labels[2].magmoms)
     assert image.pbc.all()
-    assert image.info == {"fidelity": "magnetic", "frame_id": frames[1].frame_id, "fingerprint": "fake-magnetic"}
+    names = {"fidelity": "magnetic", "frame_id": frames[1].frame_id, "fingerprint": "fake-magnetic"}
+    assert image.info == names | {"parent": "p", "source": "s"}
     assert "magmoms" not in ase.io.read(tmp_path / "data.extxyz", index=0).calc.results
 
 
@@ -231,3 +232,13 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
         dataset.write(path, frames, [*labels, labels[2].model_copy(update={"fingerprint": "other"})])
     assert path.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["data.extxyz"]
+
+
+@pytest.mark.parametrize(
+    "name", ["md 600 K", '"><script>', "12", "1 2 3", "True", "{1, 2}", "_JSON 3", "it's", 'a "b"', "x=y", "é µ"]
+)
+def test_where_a_frame_came_from_stays_text(tmp_path, name):
+    frame = frame_of(mno()).model_copy(update={"parent": name, "source": name})
+    dataset.write(tmp_path / "data.extxyz", [frame], [label_of(frame)])
+    ((again,), _) = dataset.read(tmp_path / "data.extxyz")
+    assert (again.parent, again.source) == (name, name)

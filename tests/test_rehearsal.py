@@ -155,7 +155,7 @@ def test_why_tells_the_decision_the_numbers_and_the_labels(rehearsed, mfal):
     assert "magnetic label: ok, 0.07 core-hours" in told.stdout
     first = next(s for s in scores if s.decision == "nonmagnetic" and s.round == 0)
     start = mfal("why", first.frame_id[:8], rehearsed[1])
-    assert "Round 0: a non-magnetic calculation. First round: every frame" in start.stdout
+    assert "Round 0: a non-magnetic calculation. First round: a non-magnetic label" in start.stdout
     assert "threshold" not in start.stdout
     unknown = mfal("why", "0123456789ab", rehearsed[1])
     assert unknown.exit_code == 2
