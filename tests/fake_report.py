@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -11,6 +15,20 @@ from pymatgen.core import Lattice, Structure
 from mfal.acquire.experience import Experience
 from mfal.committee.calibrate import KINDS, Calibration
 from mfal.frames import FIDELITIES, Arm, Case, Decision, Errors, Fidelity, Frame, Label, Round, Score, Status
+from mfal.report.material import Material
+from mfal.report.page import render
+
+EVIL = "</script><script>alert(1)</script>{{ 7*7 }}"
+
+
+def page_of(campaign: dict[str, Any]) -> str:
+    return render(Material(**campaign)).html
+
+
+def islands(page: str) -> dict[str, Any]:
+    """The figures on the page by their names."""
+    found = re.search(r'id="figures">(.*?)</script>', page)
+    return json.loads(gzip.decompress(base64.b64decode(found.group(1)))) if found else {}
 
 
 def fake_frame(index: int, source: str = "fake rattle") -> Frame:

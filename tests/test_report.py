@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from fake_report import fake_calibration, fake_campaign, fake_frame, fake_label
+from fake_report import EVIL, fake_calibration, fake_campaign, fake_frame, fake_label, islands, page_of
 from plotly.offline import get_plotlyjs
 
 from mfal.frames import FIDELITIES, Case, Decision, Round, Score
@@ -23,20 +23,9 @@ from mfal.report.standalone import FOLDER, hours, number
 from mfal.report.text import DECISIONS, sentence
 from mfal.report.uncertainty import SIGMAS
 
-EVIL = "</script><script>alert(1)</script>{{ 7*7 }}"
 FIGURES = {"errors", "cost", "uncertainty", "moments"} | {
     f"parity-{q}-{f}" for q in ("forces", "energy") for f in FIDELITIES
 }
-
-
-def page_of(campaign: dict[str, Any]) -> str:
-    return render(Material(**campaign)).html
-
-
-def islands(page: str) -> dict[str, Any]:
-    """The figures on the page by their names."""
-    found = re.search(r'id="figures">(.*?)</script>', page)
-    return json.loads(gzip.decompress(base64.b64decode(found.group(1)))) if found else {}
 
 
 def shown(page: str, name: str) -> str:
