@@ -33,10 +33,15 @@ class Experience(Document):
     #: Worst magnetic force error (eV/Å) found on a frame and the core-hours it took, for frames chosen and drawn.
     chosen: list[tuple[float, float]] = Field(default_factory=list)
     drawn: list[tuple[float, float]] = Field(default_factory=list)
+    #: Of each frame drawn the core-hours of its magnetic calculation alone; None where there was none.
+    drawn_magnetic: list[float | None] = Field(default_factory=list)
     #: Of the committee that the round ends with, from all of the above and the hold-out.
     calibration: dict[Kind, Calibration] = Field(default_factory=dict)
     probe: Probe | None = None
+    #: Of choosing at two fidelities, over frames drawn at random: as they were labelled, and with the magnetic
+    #: calculation alone.
     saving: Saving | None = None
+    saving_all_magnetic: Saving | None = None
 
 
 def cheap_pays(settings: Acquire, experience: Experience | None) -> bool:
@@ -71,7 +76,7 @@ def learn(
     known = before or Experience()
     calculations = known.calculations + [Calculation.of(label, frames[label.frame_id]) for label in labels]
     proofs, pairs = list(known.evidence), list(known.pairs)
-    chosen, drawn = list(known.chosen), list(known.drawn)
+    chosen, drawn, drawn_magnetic = list(known.chosen), list(known.drawn), list(known.drawn_magnetic)
     # Of what was chosen, also the frames that got a non-magnetic label alone: nothing is found on them, but they cost.
     calculated = {label.frame_id for label in labels}
     arms = {score.frame_id: score.arm for score in scores if score.frame_id in calculated}
@@ -86,6 +91,7 @@ def learn(
         cost = sum(label.core_hours + label.earlier_core_hours for label in own)
         (drawn if arm == "control" else chosen).append((_worst_error(prediction, own), cost))
         if arm == "control":
+            drawn_magnetic.append(_magnetic_cost(own))
             proofs += _evidence(prediction, name, own)
     held = sorted({label.frame_id for label in hold_out})
     now = list(proofs)
@@ -98,12 +104,36 @@ def learn(
         calculations=calculations,
         chosen=chosen,
         drawn=drawn,
+        drawn_magnetic=drawn_magnetic,
         evidence=proofs,
         pairs=pairs,
         calibration=calibrate(now, reduce),
         probe=probe([(np.array(a), np.array(b)) for a, b in pairs], float(high / low)),
         saving=saving(chosen, drawn),
+        saving_all_magnetic=saving(
+            chosen, _all_magnetic(drawn, drawn_magnetic), against="a random frame with the magnetic calculation alone"
+        ),
     )
+
+
+def _magnetic_cost(labels: Sequence[Label]) -> float | None:
+    costs = [label.core_hours + label.earlier_core_hours for label in labels if label.fidelity == "magnetic"]
+    return sum(costs) if costs else None
+
+
+def _all_magnetic(
+    drawn: Sequence[tuple[float, float]], drawn_magnetic: Sequence[float | None]
+) -> list[tuple[float, float]]:
+    """The frames drawn as a campaign without the cheap fidelity would have booked them.
+
+    Without those whose magnetic calculation did not run, as the non-magnetic one came to nothing, or is late: what it
+    would have found, and for how much, nobody knows. Empty for a campaign that an mfal without these numbers began: its
+    later frames would be compared with what was chosen earlier, when errors were larger.
+    """
+    if len(drawn_magnetic) < len(drawn):
+        return []
+    pairs = zip(drawn, drawn_magnetic, strict=True)
+    return [(error, hours) for (error, _), hours in pairs if hours is not None]
 
 
 def _forces(labels: Sequence[Label]) -> dict[Fidelity, np.ndarray]:

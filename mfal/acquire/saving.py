@@ -33,7 +33,9 @@ class Saving(Document):
     message: str
 
 
-def saving(chosen: Sequence[tuple[float, float]], drawn: Sequence[tuple[float, float]]) -> Saving | None:
+def saving(
+    chosen: Sequence[tuple[float, float]], drawn: Sequence[tuple[float, float]], *, against: str = "a random frame"
+) -> Saving | None:
     """The ratio of the yields of two arms, the yield being the sum of errors over the sum of core-hours.
 
     Sums and not means of ratios: a campaign spends its budget on the sum. The interval is by bootstrap over frames.
@@ -42,6 +44,7 @@ def saving(chosen: Sequence[tuple[float, float]], drawn: Sequence[tuple[float, f
         chosen: of each frame the force error of its worst atom (eV/Å) by the committee that had not seen it, 0 for a
             label that came to nothing, and the core-hours spent on it: all fidelities, failures included.
         drawn: the same of the frames drawn at random.
+        against: what the message calls one of those.
 
     Returns:
         None where there is no ratio: an arm is empty or cost nothing, or the random frames showed no error.
@@ -53,7 +56,7 @@ def saving(chosen: Sequence[tuple[float, float]], drawn: Sequence[tuple[float, f
         return None
     ratio = float(_ratio(*totals))
     found = f"a core-hour on a chosen frame found {_short(ratio)} times"
-    rest = "the force error of one on a random frame"
+    rest = f"the force error of one on {against}"
     fewest = min(len(chosen), len(drawn))
     low: float | None = None
     high: float | None = None

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from mfal.acquire.experience import Experience
+from mfal.config import Acquire, Stop
 from mfal.frames import Frame, Label, Round, Score
 from mfal.report.standalone import Plot
 
@@ -28,6 +29,9 @@ class Material:
     parity: list[dict[str, Any]]
     #: By the end of the last round.
     experience: Experience
+    #: As the campaign file has them: what decides in the next round, and what ends the campaign.
+    acquire: Acquire = field(default_factory=Acquire)
+    stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
         if not self.rounds:

@@ -80,8 +80,9 @@ def diagonal(figure: go.Figure, *values: np.ndarray) -> None:
 
 
 def legend(figure: go.Figure) -> list[tuple[str, str, str]]:
-    """(name, colour, shape) of each trace; the shape is a class of `page.css`."""
+    """(name, colour, shape) of each trace that is to be named; the shape is a class of `page.css`."""
     return [
         (trace.name, trace.marker.color, "square" if trace.type == "bar" else trace.marker.symbol)
         for trace in figure.data
+        if trace.showlegend is not False
     ]
