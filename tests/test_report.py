@@ -5,23 +5,18 @@ from __future__ import annotations
 import base64
 import gzip
 import html
-import json
 import re
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
-from fake_report import EVIL, fake_calibration, fake_campaign, fake_frame, fake_label, islands, page_of
+from fake_report import EVIL, fake_campaign, fake_frame, fake_label, islands, page_of
 from plotly.offline import get_plotlyjs
 
-from mfal.frames import FIDELITIES, Case, Decision, Round, Score
+from mfal.frames import FIDELITIES, Round
 from mfal.report.answer import headline
-from mfal.report.material import Material
-from mfal.report.page import render
-from mfal.report.routing import ROUTES, route, uncertainty
-from mfal.report.standalone import FOLDER, hours, number
-from mfal.report.text import DECISIONS, sentence
-from mfal.report.uncertainty import SIGMAS
+from mfal.report.standalone import hours, number
+from mfal.report.text import sentence
 
 FIGURES = {"errors", "cost", "uncertainty", "moments"} | {
     f"parity-{q}-{f}" for q in ("forces", "energy") for f in FIDELITIES
@@ -189,158 +184,6 @@ def test_table_has_every_frame_of_the_round() -> None:
     assert re.findall(r'<td class="figure"[^>]*>([^<]*)</td>', bodies[0])[:4] == [number(s) for s in sigmas]
     headers = [int(n) for n in re.findall(r'data-column="(\d+)"', body)]
     assert headers == list(range(len(re.findall(r"<t[hd]\b", bodies[0].split("</tr>")[0]))))
-
-
-def test_every_decision_has_a_mark_of_its_own_in_figure_and_table() -> None:
-    assert DECISIONS.keys() == set(get_args(Decision))
-    assert ROUTES.keys() >= DECISIONS.keys()
-    for one in zip(*ROUTES.values(), strict=True):
-        assert len(set(one)) == len(ROUTES)
-    light, dark = (FOLDER / "page.css").read_text().split("prefers-color-scheme: dark")
-    for _, colour, symbol in ROUTES.values():
-        variable = colour.removeprefix("var(").removesuffix(")")
-        assert f" {variable}: #" in light
-        assert f" {variable}: #" in dark
-        assert symbol == "square" or f".mark.{symbol}" in dark
-    page = page_of(fake_campaign())
-    section = page.split('id="uncertainty"')[0].split("<h2>")[-1]
-    legend = re.findall(
-        r'<span class="mark ([\w-]+)" style="color: (.*?)" aria-hidden="true"></span>(.*?)</li>', section
-    )
-    drawn = [key for key in ROUTES if key != "hold_out"]  # drawn before there is a sigma
-    assert legend == [(ROUTES[k].symbol, ROUTES[k].colour, f"{ROUTES[k].name} (1)") for k in drawn]
-    assert [trace["name"] for trace in islands(page)["uncertainty"]["data"]] == [name for *_, name in legend]
-
-
-def fake_scores(points: list[tuple[float, float]], decision: Decision = "skip", case: Case = "low") -> list[Score]:
-    return [
-        Score(
-            campaign="fake",
-            round=1,
-            frame_id=str(i),
-            sigma_nonmagnetic=x,
-            sigma_delta=y,
-            decision=decision,
-            case=case,
-            reason="fake",
-        )
-        for i, (x, y) in enumerate(points)
-    ]
-
-
-QUADRANTS = {"skip", "non-<br>magnetic", "magnetic", "both, then<br>decide"}
-SQUARE = [(0.1, 0.1), (0.1, 0.3), (0.3, 0.1), (0.3, 0.3)]
-
-
-def labels_of(figure: Any) -> dict[str, Any]:
-    return {note.text: note for note in figure.layout.annotations}
-
-
-def test_the_thresholds_part_four_quadrants() -> None:
-    figure = uncertainty(fake_scores(SQUARE), {}, {"nonmagnetic": 0.2, "delta": 0.25})
-    assert figure is not None
-    notes = labels_of(figure)
-    assert notes.keys() == QUADRANTS | {"threshold 0.2", "threshold<br>0.25"}
-    assert notes["threshold 0.2"].x == 0.2
-    assert notes["threshold<br>0.25"].y == 0.25
-    corners = {(notes[word].x > 0.2, notes[word].y > 0.25): word for word in QUADRANTS}
-    assert corners == {
-        (False, False): "skip",
-        (True, False): "non-<br>magnetic",
-        (False, True): "magnetic",
-        (True, True): "both, then<br>decide",
-    }
-    lines = [(shape.x0, shape.x1, shape.y0, shape.y1) for shape in figure.layout.shapes]
-    assert lines == [(0.2, 0.2, 0, 1), (0, 1, 0.25, 0.25)]
-
-
-@pytest.mark.parametrize("reach", [2.0, 20.0, 1000.0])
-def test_no_point_is_where_the_words_are(reach: float) -> None:
-    rng = np.random.default_rng(1)
-    points = [(float(x), float(y)) for x, y in 0.02 * np.exp(rng.uniform(0, np.log(2 * reach), (40, 2)))]
-    figure = uncertainty(fake_scores(points), {}, {"nonmagnetic": 0.03, "delta": 0.03})
-    assert figure is not None
-    for axis, values in zip((figure.layout.xaxis, figure.layout.yaxis), np.array(points).T, strict=True):
-        assert (axis.type == "log") == (max(values) > 30 * min(values))
-        places = np.log10(values) if axis.type == "log" else values
-        low, high = axis.range
-        margin = 0.07 if axis is figure.layout.yaxis else 0.03
-        assert min(places) - low > margin * (high - low)
-        assert high - max(places) > margin * (high - low)
-        line = np.log10(0.03) if axis.type == "log" else 0.03
-        assert low < line < high
-
-
-def test_a_word_that_would_not_fit_on_a_phone_is_left_out() -> None:
-    points = [*SQUARE, (0.1, 0.9)]
-    for threshold, fit in (
-        (0.02, {"non-<br>magnetic", "both, then<br>decide"}),
-        (0.2, QUADRANTS),
-        (0.29, {"skip", "magnetic"}),
-    ):
-        figure = uncertainty(fake_scores(points), {}, {"nonmagnetic": threshold, "delta": 0.5})
-        assert figure is not None
-        assert labels_of(figure).keys() & QUADRANTS == fit, threshold
-
-
-def test_a_quadrant_that_cannot_be_has_no_word() -> None:
-    """No sigma is below a threshold of zero; and a logarithmic axis has no zero."""
-    for points in (SQUARE, [*SQUARE, (50.0, 50.0)]):
-        figure = uncertainty(fake_scores(points), {}, {"nonmagnetic": 0.0, "delta": 0.0})
-        assert figure is not None
-        assert labels_of(figure).keys() == {"both, then<br>decide", "threshold 0", "threshold<br>0"}
-        assert not figure.layout.shapes
-        assert all(np.isfinite(note.x) and np.isfinite(note.y) for note in figure.layout.annotations)
-
-
-def test_a_round_without_cheap_calculations_has_no_quadrants() -> None:
-    limits = {"nonmagnetic": 0.2, "delta": 0.2}
-    figure = uncertainty(fake_scores(SQUARE, "magnetic", "both"), {}, limits, cheap=False)
-    assert figure is not None
-    assert not labels_of(figure).keys() & QUADRANTS
-    figure = uncertainty(fake_scores(SQUARE, "magnetic", "delta"), {}, limits)
-    assert figure is not None
-    assert labels_of(figure).keys() >= QUADRANTS
-    campaign = fake_campaign()
-    words = "decided alone"
-    assert words not in page_of(campaign)
-    campaign["rounds"][-1] = campaign["rounds"][-1].model_copy(update={"cheap": False})
-    assert words in page_of(campaign)
-
-
-def test_random_frames_have_a_route_of_their_own() -> None:
-    score = fake_scores([(0.1, 0.1)], "both")[0]
-    assert [route(score.model_copy(update={"arm": arm})) for arm in ("hold_out", "control", "committee", None)] == [
-        "hold_out",
-        "control",
-        "both",
-        "both",
-    ]
-
-
-def calibration_table(page: str) -> list[list[str]]:
-    body = page.split('<table class="calibration">')[1].split("<tbody>")[1].split("</tbody>")[0]
-    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
-
-
-def test_calibration_is_shown_as_it_is() -> None:
-    campaign = fake_campaign()
-    page = page_of(campaign)
-    assert calibration_table(page) == [
-        [words, number(1.5 + i), "5", number(0.111 + i), "–", "–"] for i, words in enumerate(SIGMAS.values())
-    ]
-    assert "Only frames drawn at random teach this" in page
-    assert "A dash: the factor needs 9 random frames" in page
-    campaign["rounds"][-1].calibration = fake_calibration(20, quantile=2.25, coverage=0.95)
-    page = page_of(campaign)
-    assert [row[2:] for row in calibration_table(page)] == [
-        ["20", number(0.111 + i), "2.25", "95 %"] for i in range(len(SIGMAS))
-    ]
-    assert "A dash" not in page
-    campaign["rounds"][-1].calibration = {}
-    page = page_of(campaign)
-    assert '<table class="calibration">' not in page
-    assert "No frame drawn at random has taught it yet" in page
 
 
 def test_what_is_not_known_yet_is_not_mentioned() -> None:
