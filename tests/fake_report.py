@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
+from mfal.acquire.cost import Calculation
 from mfal.acquire.experience import Experience
+from mfal.acquire.saving import saving
 from mfal.committee.calibrate import KINDS, Calibration
 from mfal.frames import FIDELITIES, Arm, Case, Decision, Errors, Fidelity, Frame, Label, Round, Score, Status
 from mfal.report.material import Material
@@ -121,15 +123,17 @@ def fake_campaign(rounds: int = 2) -> dict[str, Any]:
                 campaign["labels"].append(label)
                 counts[fidelity][label.status] += 1
                 if label.good:
-                    forces = np.asarray(label.forces).ravel()
+                    forces, stress = np.asarray(label.forces).ravel(), rng.normal(size=9)
+                    sizes = np.abs(label.magmoms) if label.magmoms else None
                     campaign["parity"].append(
                         {
                             "frame_id": frame.frame_id,
                             "fidelity": fidelity,
-                            "magmoms": None,
                             "set": "hold_out" if arm == "hold_out" else "train",
                             "energy": [label.energy / 6, label.energy / 6 + rng.normal() / 50],
                             "forces": [forces.tolist(), (forces + rng.normal(size=forces.size) / 10).tolist()],
+                            "stress": [stress.tolist(), (stress + rng.normal(size=9) / 5).tolist()],
+                            "magmoms": None if sizes is None else [sizes.tolist(), (sizes + 0.02).tolist()],
                         }
                     )
         error = {
@@ -155,4 +159,19 @@ def fake_campaign(rounds: int = 2) -> dict[str, Any]:
                 finished_at="2025-11-21T02:40:00+00:00",
             )
         )
+    campaign["experience"] = fake_experience(campaign) if rounds > 1 else Experience()
     return campaign
+
+
+def fake_experience(campaign: dict[str, Any]) -> Experience:
+    """Of made-up gains: with three random frames, of which one has no magnetic label."""
+    chosen, drawn, alone = [(0.4, 5.0), (0.5, 5.0), (0.0, 2.5)], [(0.2, 5.0), (0.1, 5.0), (0.3, 5.0)], [2.5, 2.5, None]
+    magnetic = [(error, hours) for (error, _), hours in zip(drawn, alone, strict=True) if hours]
+    return Experience(
+        calculations=[Calculation.of(label, campaign["frames"][label.frame_id]) for label in campaign["labels"]],
+        chosen=chosen,
+        drawn=drawn,
+        drawn_magnetic=alone,
+        saving=saving(chosen, drawn),
+        saving_all_magnetic=saving(chosen, magnetic, against="a fake frame"),
+    )
