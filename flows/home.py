@@ -51,10 +51,11 @@ def bring(stores: CampaignStores, project: JobStore, criteria: dict[str, Any], u
 
 def copy(source: JobStore, target: JobStore, keys: list[tuple[str, int]]) -> None:
     """Outputs by (uuid, index), as they are: blobs first, then the documents that point to them."""
+    there = source.docs_store.query({"uuid": {"$in": sorted({uuid for uuid, _ in keys})}})
     documents = [
         {key: value for key, value in document.items() if key != "_id"}
-        for uuid, index in keys
-        for document in source.docs_store.query({"uuid": uuid, "index": index})
+        for document in there
+        if (document["uuid"], document["index"]) in keys
     ]
     blobs: dict[str, list[str]] = {}
     for document in documents:

@@ -9,7 +9,7 @@ from jobflow import job
 from jobflow.core.schemas import JobStoreDocument
 from monty.json import jsanitize
 
-from flows.jobs import CampaignJob, pinned
+from flows.jobs import ResumableJob, pinned
 from mfal.foreign import Image
 from mfal.frames import WORDS, Label
 from stores.builder import CampaignBuilder
@@ -24,7 +24,7 @@ def imported() -> None:
     """Stands where a calculation would; never run, as what it puts out is there."""
 
 
-def label_job(image: Image, campaign: str) -> CampaignJob:
+def label_job(image: Image, campaign: str) -> ResumableJob:
     """The job of a label, under the uuid that it has in `flows.calculation`."""
     label = image.label
     stand_in = imported()
@@ -42,7 +42,7 @@ def label_job(image: Image, campaign: str) -> CampaignJob:
     )
 
 
-def stored(stores: CampaignStores, jobs: Sequence[CampaignJob]) -> dict[str, Label]:
+def stored(stores: CampaignStores, jobs: Sequence[ResumableJob]) -> dict[str, Label]:
     """The labels that the JobStore holds already, by the uuid of their job."""
     found = {}
     for start in range(0, len(jobs), CHUNK):
@@ -56,7 +56,7 @@ def write(
     stores: CampaignStores,
     campaign: str,
     images: Sequence[Image],
-    jobs: Sequence[CampaignJob],
+    jobs: Sequence[ResumableJob],
     new: dict[str, Label],
     advance: Callable[[int], None],
 ) -> None:

@@ -117,10 +117,14 @@ class BornFlow(Flow):
         return super().as_dict() | {"@module": Flow.__module__, "@class": Flow.__name__}
 
 
-class CampaignJob(Job):
-    """A job that tells what it does."""
+class ResumableJob(Job):
+    """A job that tells what it does, and is not run again when the store holds its output."""
 
     def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
+        if self.is_kept(store):
+            born = followers(self, store)
+            tell("kept", self, born=tuple(born.jobs) if born else ())
+            return Response(addition=born)
         tell("started", self)
         try:
             response = super().run(store, job_dir)
@@ -129,17 +133,6 @@ class CampaignJob(Job):
             raise
         tell("finished", self, born=tuple(response.addition.jobs) if response.addition else ())
         return response
-
-
-class ResumableJob(CampaignJob):
-    """A job that is not run again when the store holds its output."""
-
-    def run(self, store: JobStore, job_dir: Path | None = None) -> Response:
-        if not self.is_kept(store):
-            return super().run(store, job_dir)
-        born = followers(self, store)
-        tell("kept", self, born=tuple(born.jobs) if born else ())
-        return Response(addition=born)
 
     def is_kept(self, store: JobStore) -> bool:
         # A job that replaced itself by another of the same uuid has put out None.
@@ -162,11 +155,11 @@ def pinned(
     kind: Kind,
     campaign: str,
     round: int,
-    cls: type[CampaignJob] = ResumableJob,
+    cls: type[ResumableJob] = ResumableJob,
     place: Place | None = None,
     missing: OnMissing = OnMissing.ERROR,
     **metadata: Any,
-) -> CampaignJob:
+) -> ResumableJob:
     """The job as a `cls`, under a uuid made of its kind and `key`: whatever decides what comes out, as JSON can say it.
 
     Args:

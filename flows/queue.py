@@ -29,7 +29,8 @@ Flow = Mapping[str, Any]
 AWARE: CodecOptions = CodecOptions(tz_aware=True)
 #: States of jobs that no runner has taken up; that were killed or lost; that are done with.
 WAITING, FAILED = ("WAITING", "READY", "PAUSED"), ("FAILED", "REMOTE_ERROR")
-ENDED = ("COMPLETED", "STOPPED", "USER_STOPPED")
+STOPPED = ("STOPPED", "USER_STOPPED")
+ENDED = ("COMPLETED", *STOPPED)
 #: Where a job's document has the fields of `Job`. What it computes is never read: that may be large.
 FIELDS = {name: name for name in ("uuid", "index", "db_id", "state", "worker", "parents", "error")}
 FIELDS |= {"previous": "previous_state", "created": "created_on", "updated": "updated_on", "started": "start_time"}
@@ -61,6 +62,10 @@ class Job:
     locked: datetime | None
     error: str | None
     attempts: int  # how often it was run again because it was killed or lost
+
+    def given_up(self, attempts: int) -> bool:
+        """Whether it will not run again by itself, which it does so many times."""
+        return self.state in STOPPED or (self.state in FAILED and self.attempts >= attempts)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from jobflow import Flow, Job, JobStore
 
 from flows import home, places
 from flows.campaign import campaign_flow
-from flows.home import outputs_of
 from flows.jobs import ResumableJob, followers
 from flows.progress import Progress
 from mfal.config import Campaign
 from mfal.config_file import ConfigError
-from mfal.dft.fidelity import fingerprints
+from mfal.dft.fidelity import fingerprint, fingerprints
 from stores.campaign import CampaignStores
 
 if TYPE_CHECKING:
@@ -42,7 +39,7 @@ def send(campaign: Campaign, queue: Queue, stores: CampaignStores) -> list[Job]:
         )
     if found:
         raise ConfigError(found)
-    home.bring(stores, controller.jobstore, outputs_of(campaign))
+    home.bring(stores, controller.jobstore, home.outputs_of(campaign))
     jobs = left(campaign, stores.jobs)
     if not jobs:
         return []
@@ -109,8 +106,8 @@ def _twin(campaign: Campaign, queue: Queue) -> str | None:
 def _explores(campaign: Campaign) -> str:
     """What decides which frames come up in the first round."""
     parents = [parent.model_dump(mode="json") for parent in campaign.parents]
-    content = [campaign.seed, parents, campaign.explore.model_dump(), campaign.committee.pretrained]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    explore, pretrained = campaign.explore.model_dump(), campaign.committee.pretrained
+    return fingerprint({"seed": campaign.seed, "parents": parents, "explore": explore, "pretrained": pretrained})
 
 
 def _plain(job: Job) -> Job:

@@ -14,6 +14,7 @@ from typing import Any
 
 from flows.home import incomplete
 from flows.queue import FAILED, WAITING, Flow, Job, Queue, marks
+from flows.wording import last_line
 from mfal.cluster import Cluster
 from mfal.frames import WORDS
 
@@ -153,9 +154,11 @@ def _run_again(look: Look) -> list[str]:
         if job.attempts < attempts:
             due = job.updated + PAUSE * 2**job.attempts
             if look.now >= due and look.queue.again(job, job.attempts + 1):
-                news.append(f"{_name(job)} was lost and runs again ({job.attempts + 1} of {attempts}): {_why(job)}")
+                times = f"{job.attempts + 1} of {attempts}"
+                news.append(f"{_name(job)} was lost and runs again ({times}): {last_line(job.error)}")
         elif job.kind != "label":
-            news.append(f"{_name(job)} is lost and the campaign waits for it: {_why(job)}: 'mfal retry' runs it again")
+            problem = f"{_name(job)} is lost and the campaign waits for it"
+            news.append(f"{problem}: {last_line(job.error)}: 'mfal retry' runs it again")
     return news
 
 
@@ -170,7 +173,7 @@ def _go_on(look: Look) -> list[str]:
     news = []
     for (round, fidelity), labels in asked.items():
         late = [job for job in labels if job.state != "COMPLETED" and job.uuid in awaited]
-        lost = [job for job in late if _is_given_up(job, look.cluster)]
+        lost = [job for job in late if job.given_up(look.cluster.attempts)]
         came = [job.updated for job in labels if job.state == "COMPLETED"]
         needed = math.ceil(look.cluster.share * len(labels) - 1e-9)  # 0.56 * 25 is a little more than 14
         of = f"of {len(labels)} {WORDS[fidelity]} calculations"
@@ -182,12 +185,8 @@ def _go_on(look: Look) -> list[str]:
                     news.append(f"round {round} goes on without {len(late)} {of}; what comes late joins the next round")
         elif late and lost == late:
             problem = f"round {round} waits: {len(late)} {of} are lost, and {needed} must be in to go on"
-            news.append(f"{problem}: {_name(late[0])}: {_why(late[0])}: 'mfal retry' runs them again")
+            news.append(f"{problem}: {_name(late[0])}: {last_line(late[0].error)}: 'mfal retry' runs them again")
     return news
-
-
-def _is_given_up(job: Job, cluster: Cluster) -> bool:
-    return job.state in ("STOPPED", "USER_STOPPED") or (job.state in FAILED and job.attempts >= cluster.attempts)
 
 
 def _release(look: Look) -> None:
@@ -226,8 +225,3 @@ def _settle(look: Look) -> None:
 
 def _name(job: Job) -> str:
     return f"{job.name} of round {job.round}"
-
-
-def _why(job: Job) -> str:
-    """The last line of a job's error."""
-    return (job.error or "").strip().rpartition("\n")[2] or "no error was left"

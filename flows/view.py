@@ -22,7 +22,6 @@ STEPS = ("explore", "score", "nonmagnetic", "decide", "magnetic", "train", "eval
 #: States of jobs that a runner has taken up, but that have not begun; that have, but are not brought back.
 QUEUED = ("CHECKED_OUT", "UPLOADED", "SUBMITTED", "BATCH_SUBMITTED")
 RUNNING = ("RUNNING", "BATCH_RUNNING", "RUN_FINISHED", "DOWNLOADED")
-STOPPED = ("STOPPED", "USER_STOPPED")
 #: Still to come, or under way.
 OPEN: tuple[Column, ...] = ("waiting", "queued", "running")
 #: A longer wait for the queue is worth a word.
@@ -196,7 +195,7 @@ def _column(job: Job, labels: Mapping[str, Calculated], campaign: Campaign) -> C
         return "running"
     if job.state == "COMPLETED":
         return "bad" if job.uuid in labels and labels[job.uuid].status != "ok" else "done"
-    if job.state in STOPPED or (job.state in FAILED and job.attempts >= campaign.cluster.attempts):
+    if job.given_up(campaign.cluster.attempts):
         return "given_up"
     return "waiting"
 

@@ -12,7 +12,7 @@ from remote_project import set_up
 
 from flows import home
 from flows.queue import Queue
-from flows.send import left, outputs_of, send
+from flows.send import left, send
 from mfal.config_file import load
 from stores.campaign import open_stores
 
@@ -132,8 +132,8 @@ def test_outputs_come_home_once_and_whole(tmp_path, finished, controller):
         moved = campaign.model_copy(update={"directory": tmp_path / "new"})
         (tmp_path / "new").mkdir()
         with open_stores(moved, make=True) as stores:
-            assert home.bring(stores, controller.jobstore, outputs_of(campaign)) == len(keys)
-            assert home.bring(stores, controller.jobstore, outputs_of(campaign)) == 0
+            assert home.bring(stores, controller.jobstore, home.outputs_of(campaign)) == len(keys)
+            assert home.bring(stores, controller.jobstore, home.outputs_of(campaign)) == 0
             assert stores.all_rounds("small") == made.all_rounds("small")
             assert stores.all_labels("small") == made.all_labels("small")
             assert stores.committee("small", 1) == made.committee("small", 1)

@@ -14,7 +14,7 @@ import yaml
 
 from flows import home
 from flows.queue import Queue
-from flows.send import outputs_of, send
+from flows.send import send
 from flows.tend import tend
 from mfal.config import Campaign
 from mfal.config_file import ConfigError, load
@@ -41,7 +41,7 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
 
 def bring_and_tend(campaign: Campaign, queue: Queue, stores: CampaignStores) -> None:
     """A pass of `mfal watch`."""
-    home.bring(stores, queue.controller.jobstore, outputs_of(campaign))
+    home.bring(stores, queue.controller.jobstore, home.outputs_of(campaign))
     tend(queue, campaign.cluster)
 
 
