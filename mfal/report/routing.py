@@ -69,7 +69,7 @@ def marks(key: str, chosen: Sequence[Score], frames: Mapping[str, Frame], number
         "hovertemplate": f"<b>%{{customdata}}</b>  %{{text}}: {name}<br>{numbers}"
         + ("" if cloud else "%{hovertext}")
         + "<extra></extra>",
-        "cliponaxis": False,
+        "cliponaxis": cloud,  # to leave it out takes a look at every point
     }
 
 
