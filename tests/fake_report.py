@@ -165,7 +165,7 @@ def fake_campaign(rounds: int = 2) -> dict[str, Any]:
 
 def fake_experience(campaign: dict[str, Any]) -> Experience:
     """Of made-up gains: with three random frames, of which one has no magnetic label."""
-    chosen, drawn, alone = [(0.4, 5.0), (0.5, 5.0), (0.0, 2.5)], [(0.2, 5.0), (0.1, 5.0), (0.3, 5.0)], [2.5, 2.5, None]
+    chosen, drawn, alone = [(0.4, 5.0), (0.5, 5.0), (0.1, 2.5)], [(0.2, 5.0), (0.1, 5.0), (0.3, 5.0)], [2.5, 2.5, None]
     magnetic = [(error, hours) for (error, _), hours in zip(drawn, alone, strict=True) if hours]
     return Experience(
         calculations=[Calculation.of(label, campaign["frames"][label.frame_id]) for label in campaign["labels"]],
