@@ -33,6 +33,13 @@ def islands(page: str) -> dict[str, Any]:
     return json.loads(gzip.decompress(base64.b64decode(found.group(1)))) if found else {}
 
 
+def shown(page: str, name: str) -> str:
+    """The text of a headline number, with its unit."""
+    found = re.search(rf'data-number="{name}">(.*?)</dd>', page)
+    assert found, name
+    return re.sub("<[^>]+>", "", found.group(1))
+
+
 def fake_frame(index: int, source: str = "fake rattle") -> Frame:
     """Not an olivine: six atoms on a line of no physical meaning."""
     species = ["Li", "P", "O", "O", "Mn", "Fe"]

@@ -13,6 +13,7 @@ import torch
 import yaml
 from chgnet.model import CHGNet
 from conftest import STRUCTURES, rock_salt
+from fake_report import islands
 from pymatgen.core import Structure
 
 from flows import train as command
@@ -27,6 +28,7 @@ from mfal.config import Committee, TrainingFile
 from mfal.config_file import load_training
 from mfal.frames import Frame, Label
 from mfal.model.multifidelity import MultiFidelityCHGNet, silence
+from mfal.report.standalone import number
 from mfal.training.examples import examples
 from mfal.training.hold_out import draw
 
@@ -292,11 +294,6 @@ def committees(tmp_path_factory) -> Path:
     return folder
 
 
-def islands(page: str) -> dict[str, dict]:
-    found = re.findall(r'<script type="application/json" id="data-([\w-]+)">(.*?)</script>', page, re.DOTALL)
-    return {name: json.loads(text) for name, text in found}
-
-
 def test_evaluate_compares_models_side_by_side(committees, mfal, labelled, monkeypatch, tmp_path):
     monkeypatch.chdir(committees)
     copy = tmp_path / "<b>small.extxyz"
@@ -311,9 +308,11 @@ def test_evaluate_compares_models_side_by_side(committees, mfal, labelled, monke
     kinds = [f"{q}-{f}" for q in ("energy", "forces", "stress") for f in ("nonmagnetic", "magnetic")]
     assert drawn.keys() == {f"parity-{i}-{kind}" for i in (0, 1) for kind in (*kinds, "magmoms-magnetic")}
     (forces,) = drawn["parity-1-forces-magnetic"]["data"]
-    assert forces["name"] == "n = 48, 4 frames"
     expected = errors(load(Path("[b]one")), examples(*dataset.read(labelled)))["magnetic"]
-    assert f"Forces, magnetic: MAE {expected.forces:.0f}, RMSE " in page
+    assert forces["name"].startswith(f"MAE {number(expected.forces)}, RMSE ")
+    assert forces["name"].endswith(" meV/Å, n = 4 frames")
+    assert len(forces["hovertext"]) == 48
+    assert f"{forces['name']}</li>" in page
     assert "<h2>[b]one</h2>" in page
     assert "<h1>&lt;b&gt;small.extxyz</h1>" in page
     body = page.split("<body>")[1].split('id="plotly"')[0]

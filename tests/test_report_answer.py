@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from fake_report import EVIL, fake_campaign, fake_frame, fake_label, islands, page_of
+from fake_report import EVIL, fake_campaign, fake_frame, fake_label, islands, page_of, shown
 
 from mfal.acquire.cost import Calculation
 from mfal.acquire.exhaustive import exhaustive
@@ -25,13 +25,6 @@ from mfal.report.standalone import hours, number
 
 def material(**changes: Any) -> Material:
     return Material(**(fake_campaign() | changes))
-
-
-def shown(page: str, name: str) -> str:
-    """The text of a headline number, with its unit."""
-    found = re.search(rf'data-number="{name}">(.*?)</dd>', page)
-    assert found, name
-    return re.sub("<[^>]+>", "", found.group(1))
 
 
 def said(page: str, what: str) -> str:
