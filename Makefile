@@ -1,5 +1,5 @@
 # make quickstart   set up this machine and run the whole loop on real DFT (about a quarter of an hour)
-# make test         set up this machine and run the tests
+# make test         set up this machine, with Chromium, and run the tests
 # make lint         ruff and mypy
 # make test-slow    the tests that take minutes
 # make test-cluster install Slurm, too, and run the tests on a queue (root)
@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What GPAW is compiled against and runs with; g++ compiles training steps.
 PACKAGES := gcc g++ python3-dev python3-venv libxc-dev libopenblas-dev libfftw3-dev openmpi-bin libopenmpi-dev
+# What the tests open reports in; Ubuntu has it as a snap only, and without it those tests are skipped.
+TEST_PACKAGES := $(shell grep -qs '^ID=ubuntu' /etc/os-release || echo chromium)
 # What the tests on a queue start.
 CLUSTER_PACKAGES := slurm-wlm munge
 
@@ -18,6 +20,7 @@ CLUSTER_PACKAGES := slurm-wlm munge
 quickstart: install
 	$(BIN)/mfal run configs/quickstart.yaml
 
+test test-slow: PACKAGES += $(TEST_PACKAGES)
 test: install
 	$(BIN)/python -m pytest -m "not slow and not cluster"
 

@@ -25,10 +25,15 @@ function draw() {
   document.dispatchEvent(new Event("drawn"));
 }
 
-// The text of an element that `standalone.packed` has filled.
-async function unpacked(id) {
+// What `standalone.compressed` has made of bytes, and `packed` of text.
+async function inflated(id) {
   const bytes = Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+async function unpacked(id) {
+  return new TextDecoder().decode(await inflated(id));
 }
 
 async function start() {
@@ -48,26 +53,3 @@ start().catch((error) => {
     node.textContent = "This figure could not be drawn (" + error.message + "). It needs a browser of 2023 or later.";
   }
 });
-
-// Sorting: a header's button orders the frames by its column; absent values stay last. A frame is a body of the table:
-// its numbers, and below them the reason.
-for (const button of document.querySelectorAll("th button")) {
-  button.addEventListener("click", () => {
-    const header = button.closest("th");
-    const table = header.closest("table");
-    const column = Number(header.dataset.column);
-    const way = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    const key = (body) => {
-      const cell = body.rows[0].cells[column];
-      return cell.dataset.sort ?? cell.textContent.trim();
-    };
-    const compare = (a, b) => {
-      const [x, y] = [key(a), key(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");
-      return way * (header.dataset.numeric ? x - y : x.localeCompare(y, undefined, { numeric: true }));
-    };
-    for (const other of header.closest("thead").querySelectorAll("[aria-sort]")) other.removeAttribute("aria-sort");
-    header.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
-    table.append(...[...table.tBodies].sort(compare));
-  });
-}

@@ -35,6 +35,8 @@ def render(material: Material) -> Report:
     page = standalone.render(
         "page.html.j2",
         {plot.name: plot for plot in plots},
+        styles=["explorer.css"],
+        scripts=["structures.js", "viewer.js", "filter.js", "frame.js", "explorer.js"],
         campaign=material.campaign,
         last=material.last,
         fidelities=WORDS,

@@ -44,11 +44,18 @@ class Plot:
         return style.legend(self.figure)
 
 
-def render(template: str, plots: Mapping[str, Plot], *, scripts: Sequence[str] = (), **content: Any) -> str:
+def render(
+    template: str,
+    plots: Mapping[str, Plot],
+    *,
+    styles: Sequence[str] = (),
+    scripts: Sequence[str] = (),
+    **content: Any,
+) -> str:
     """A page from a template of this folder, which shows these plots with `plot.html.j2`.
 
     Args:
-        scripts: files of this folder that run after `page.js`.
+        styles, scripts: files of this folder that come after `page.css` and `page.js`.
     """
     environment = Environment(
         loader=PackageLoader("mfal", "report"),
@@ -61,7 +68,7 @@ def render(template: str, plots: Mapping[str, Plot], *, scripts: Sequence[str] =
     own = [(FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", *scripts)]
     return environment.get_template(template).render(
         plots=plots,
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", *styles))),
         scripts=[Markup(script) for script in own],
         script_hashes=[_hash(script) for script in (*own, get_plotlyjs())],
         plotly=_plotly() if plots else "",
@@ -95,14 +102,17 @@ def when(timestamp: str) -> str:
 def packed(content: Any) -> str:
     """JSON as a page carries it, for `unpacked` in `page.js`: gzip and base64, so that nothing in it can close an
     element; the same bytes each time."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    return compressed(json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+
+
+def compressed(content: bytes) -> str:
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
 @functools.cache
 def _plotly() -> str:
-    """plotly.js, gzip and base64: a third of its size; the same bytes each time."""
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    """A third of its size."""
+    return compressed(get_plotlyjs().encode())
 
 
 def _hash(script: str) -> str:
