@@ -17,12 +17,13 @@ from flows.export import export
 from flows.fold import fold
 from flows.forecast import forecast
 from flows.label import label
-from flows.opened import opened
 from flows.play import play
 from flows.query import query
-from flows.refuse import refuse, refusing
+from flows.refuse import refusing
 from flows.rehearse import rehearse
+from flows.report import report
 from flows.score import score
+from flows.serve import serve
 from flows.status import status
 from flows.submit import cancel, pause, resume, retry, submit
 from flows.train import train
@@ -59,24 +60,8 @@ def run(
     play(_load(config), config, retry_failed=retry_failed)
 
 
-@app.command()
-def report(
-    config: Config,
-    round: Annotated[int | None, typer.Option(help="The round; the last finished one by default.", min=0)] = None,
-) -> None:
-    """Write the HTML report of a round again, from the stores, and print where it is."""
-    campaign = _load(config)
-    from flows.report import write_report
-
-    with opened(campaign) as stores:
-        try:
-            print(write_report(stores, campaign, round))
-        except LookupError as error:
-            refuse(str(error.args[0]))
-
-
 COMMANDS = (
-    *(status, submit, watch, pause, resume, cancel, retry, doctor, label, check, why, query),
+    *(report, serve, status, submit, watch, pause, resume, cancel, retry, doctor, label, check, why, query),
     *(rehearse, forecast, export, train, evaluate, fold, score),
 )
 for command in COMMANDS:

@@ -106,7 +106,9 @@ class Display:
     def _round(self, event: Event, stores: CampaignStores, round: int) -> None:
         path = report_path(self.campaign, round)
         if event.what == "finished" or not path.is_file():
-            write_report(stores, self.campaign, round)
+            trouble = write_report(stores, self.campaign, round).trouble
+            if trouble and not self.reports:
+                self.say(f"[yellow]{escape(trouble)}[/]")
         self.reports.append(path)
         summary = next(s for s in stores.all_rounds(self.campaign.campaign) if s.round == round)
         self.footer = moments_line(stores, self.campaign.campaign)

@@ -1,25 +1,99 @@
-"""The report of a round, from the stores to a file."""
+"""`mfal report`: from the stores to a page, its figures as files, and its numbers."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from flows.opened import opened
+from flows.refuse import refuse, refusing
 from mfal import atomic
 from mfal.config import Campaign
+from mfal.config_file import load
+from mfal.dft.engines import Surrogate, Table
 from mfal.dft.fidelity import fingerprints
 from stores.campaign import CampaignStores
 
 if TYPE_CHECKING:
     from mfal.report.material import Material
+    from mfal.report.page import Report
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of a report: the page, the numbers behind it, and a folder with its figures."""
+
+    page: Path
+    numbers: Path
+    #: None where they were not asked for or not drawn.
+    figures: Path | None
+    #: Why they were not drawn.
+    trouble: str = ""
+
+
+def report(
+    configs: Annotated[
+        list[Path],
+        typer.Argument(metavar="CAMPAIGN...", help="Campaign files; several are compared.", show_default=False),
+    ],
+    round: Annotated[int | None, typer.Option(help="The round; the last finished one by default.", min=0)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Where to write it; by default to reports/ in the directory of the campaign, of several the first.",
+            show_default=False,
+        ),
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option(help="Also the figures, as SVG and PNG, in a folder beside the page; needs Chromium.")
+    ] = True,
+) -> None:
+    """Write the report of a round, or the comparison of campaigns, from the stores, and print where it is.
+
+    One HTML file that needs no network, beside it the numbers as JSON and the figures as SVG and PNG. 'mfal run' and
+    'mfal watch' write it after each round.
+    """
+    if out and out.suffix != ".html":
+        refuse(f"--out {out}: must end in .html")
+    if round is not None and len(configs) > 1:
+        refuse("--round: is of one campaign; several are compared after their last rounds")
+    with refusing():
+        campaigns = [load(config) for config in configs]
+    materials = []
+    for campaign in campaigns:
+        with opened(campaign) as stores:
+            try:
+                materials.append(gathered(stores, campaign, round))
+            except LookupError as error:
+                refuse(f"{campaign.campaign}: {error.args[0]}")
+    if len(materials) == 1:
+        from mfal.report.page import render
+
+        made, path = render(materials[0]), report_path(campaigns[0], materials[0].last.round)
+    else:
+        from mfal.report.comparison import render as compare
+
+        others = "-".join(dict.fromkeys(campaign.campaign for campaign in campaigns[1:]))[:80]
+        made, path = compare(materials), campaigns[0].directory / "reports" / f"against-{others}.html"
+    with refusing():
+        written = write(made, out or path, figures=figures)
+    print(written.page)
+    if written.trouble:
+        typer.echo(written.trouble, err=True)
 
 
 def report_path(campaign: Campaign, round: int) -> Path:
     return campaign.directory / "reports" / f"round-{round}.html"
 
 
-def write_report(stores: CampaignStores, campaign: Campaign, round: int | None = None) -> Path:
-    """Write the report of a finished round (the last one by default) and return its path.
+def write_report(stores: CampaignStores, campaign: Campaign, round: int | None = None) -> Written:
+    """Write the report of a finished round, the last one by default. Figures of a campaign without DFT, whose rounds
+    take seconds, are drawn by `mfal report` only.
 
     Raises:
         LookupError: there is no such finished round.
@@ -28,8 +102,23 @@ def write_report(stores: CampaignStores, campaign: Campaign, round: int | None =
 
     material = gathered(stores, campaign, round)
     path = report_path(campaign, material.last.round)
-    atomic.replace(path, render(material).html.encode())  # several may be at it
-    return path
+    return write(render(material), path, figures=not isinstance(campaign.engine, Table | Surrogate))
+
+
+def write(report: Report, path: Path, *, figures: bool) -> Written:
+    """Write a page and what belongs to it. The page comes last: where it is, the rest is."""
+    from mfal.report import pictures
+
+    numbers, folder, trouble = path.with_suffix(".json"), path.with_suffix(""), ""
+    text = json.dumps(report.numbers, indent=1, ensure_ascii=False, allow_nan=False)
+    atomic.replace(numbers, f"{text}\n".encode())  # several may be at it
+    if figures and report.plots:
+        try:
+            pictures.write(report.plots, folder)
+        except pictures.CannotDrawError as error:
+            trouble = str(error)
+    atomic.replace(path, report.html.encode())
+    return Written(path, numbers, folder if figures and report.plots and not trouble else None, trouble)
 
 
 def gathered(stores: CampaignStores, campaign: Campaign, round: int | None = None) -> Material:
@@ -48,7 +137,9 @@ def gathered(stores: CampaignStores, campaign: Campaign, round: int | None = Non
         raise LookupError(f"there is no report of round {round if round is not None else 0}: {have}")
     last = finished[-1] if round is None else round
     own = fingerprints(campaign.engine, campaign.magnetism)
-    labels = [label for label in stores.all_labels(name) if label.fingerprint in own]
+    by_then = {"$or": [{"campaign": {"$ne": name}}, {"round": {"$lte": last}}]}
+    labels = stores.all_labels(name, **by_then)
+    labels = [label for label in labels if label.fingerprint in own]
     scores = stores.all_scores(name, round={"$lte": last})
     shown = {score.frame_id for score in scores if score.round == last} | {label.frame_id for label in labels}
     evaluation = stores.evaluation(name, last)
@@ -60,4 +151,6 @@ def gathered(stores: CampaignStores, campaign: Campaign, round: int | None = Non
         scores=scores,
         parity=evaluation.parity,
         experience=evaluation.experience,
+        acquire=campaign.acquire,
+        stop=campaign.stop,
     )

@@ -157,8 +157,9 @@ def _learned(summary: Round) -> list[str]:
 def moments_line(stores: CampaignStores, campaign: str) -> str:
     """The range of |moment| by element over the good magnetic labels."""
     found: dict[str, list[float]] = defaultdict(list)
-    frames = stores.all_frames(campaign)
-    for label in stores.all_labels(campaign, fidelity="magnetic", status="ok"):
+    labels = stores.all_labels(campaign, fidelity="magnetic", status="ok")
+    frames = stores.all_frames(campaign, frame_id={"$in": sorted({label.frame_id for label in labels})})
+    for label in labels:
         for site, moment in zip(frames[label.frame_id].structure, label.magmoms or (), strict=True):
             if site.specie.symbol in MAGNETIC_ELEMENTS:
                 found[site.specie.symbol].append(abs(moment))

@@ -147,7 +147,7 @@ class Watcher:
 
         for summary in self._rounds:
             if not report_path(self.campaign, summary.round).is_file():
-                path, now = write_report(self.stores, self.campaign, summary.round), datetime.now(UTC)
+                path, now = write_report(self.stores, self.campaign, summary.round).page, datetime.now(UTC)
                 where = min(str(path), os.path.relpath(path), key=len)
                 self.news.append(Event(now, clean(f"round {summary.round}  report: {where}"), (path, now)))
 

@@ -156,7 +156,7 @@ class Acquire(Section):
 
     #: At most; the control arm is part of them.
     magnetic_per_round: PositiveInt = 3
-    #: At most; those of the first round are drawn at random. No limit by default: all frames of the first round get one.
+    #: At most; in the first round drawn at random. No limit by default: all frames of the first round get one.
     nonmagnetic_per_round: PositiveInt | None = None
     #: Expected cost of a round's calculations, failures included, that is not to be passed; no limit by default.
     core_hours_per_round: PositiveFloat | None = None

@@ -217,6 +217,18 @@ def test_a_frame_without_a_good_cheap_label_gets_no_expensive_one():
     assert "unconverged" in final["f7"].reason
 
 
+def test_a_random_frame_that_came_to_nothing_stays_in_its_arm():
+    """What it cost is part of what random frames cost; its magnetic calculation is another frame's."""
+    frames = [seen(i, 0.5, 0.5) for i in IDS]
+    scores = first(frames)
+    (control,) = of_arm(scores, "control")
+    final = second(scores, frames, unusable={control: "failed"})
+    assert of_arm(final, "control") == {control}
+    assert final[control].decision == "nonmagnetic"
+    assert len(of_arm(final, "committee")) == 4
+    assert len(of_arm(second(scores, frames), "committee")) == 3
+
+
 def test_thresholds_follow_the_random_frames_unless_a_person_sets_them():
     frames = [seen(i, 0.1 + 0.1 * k, 0.01 + 0.01 * k) for k, i in enumerate(IDS)]
     known = {

@@ -457,7 +457,8 @@ def test_a_campaign_that_is_over_ends_like_a_run(finished, tmp_path, mongo_datab
     result = mfal("watch", finished[0], "--once")
     assert result.exit_code == 0
     assert result.output.splitlines()[0].startswith("small  over  round 0 (1 of at most 2)")
-    assert sorted(path.name for path in Path("run/reports").iterdir()) == ["round-0.html", "round-1.html"]
+    pages = sorted(path.name for path in Path("run/reports").glob("*.html"))
+    assert pages == ["round-0.html", "round-1.html"]
     assert "round 1  report: run/reports/round-1.html" in result.output
     assert result.output.splitlines()[-4].startswith("2 rounds done; next: stop")
     report = f"Report:  {Path('run/reports/round-1.html').resolve()}"

@@ -169,7 +169,8 @@ def reconsider(
     """
     scores = [_lost(score, unusable[score.frame_id]) if score.frame_id in unusable else score for score in scores]
     waiting = {s.frame_id: s for s in scores if s.gets("magnetic") and s.arm is None}
-    taken = _both_labels([candidates[s.frame_id] for s in scores if s.arm == "control" and s.frame_id in candidates])
+    control = [s for s in scores if s.arm == "control" and s.gets("magnetic")]
+    taken = _both_labels([candidates[s.frame_id] for s in control if s.frame_id in candidates])
     cheap = sum(s.core_hours.get("nonmagnetic", 0.0) for s in scores if s.gets("nonmagnetic") and s.arm is None)
     actions = []
     for score in waiting.values():
@@ -179,10 +180,9 @@ def reconsider(
         elif seen.conditional > score.thresholds["conditional"]:
             actions.append(seen.action("magnetic", seen.conditional))
     left = _left(settings, taken)
-    control = sum(s.arm is not None and s.gets("magnetic") for s in scores)
     batch = choose(
         actions,
-        most={"magnetic": settings.magnetic_per_round - control},
+        most={"magnetic": settings.magnetic_per_round - len(control)},
         tolerance=tolerance,
         core_hours=None if left is None else left - cheap,
         taken=[action for action in taken if action.fidelity == "magnetic"],
@@ -303,6 +303,7 @@ def _numbers(c: Candidate, limits: Thresholds) -> dict:
 
 
 def _lost(score: Score, why: str) -> Score:
-    """A magnetic calculation is not spent where the non-magnetic one came to nothing."""
+    """A magnetic calculation is not spent where the non-magnetic one came to nothing. What was drawn at random stays in
+    its arm: that it came to nothing is part of what random frames cost."""
     reason = f"no magnetic label: its non-magnetic calculation is no good ({why})"
-    return score.model_copy(update={"decision": "nonmagnetic", "arm": None, "reason": reason})
+    return score.model_copy(update={"decision": "nonmagnetic", "reason": reason})

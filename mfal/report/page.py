@@ -28,8 +28,12 @@ class Report:
     numbers: dict[str, Any]
 
 
-def render(material: Material) -> Report:
-    """The report on the last round of the material, with all that the campaign did so far behind it."""
+def render(material: Material, *, live: bool = False) -> Report:
+    """The report on the last round of the material, with all that the campaign did so far behind it.
+
+    Args:
+        live: with a panel that follows the campaign, for `mfal serve`.
+    """
     chapters = {name: chapter(material) for name, chapter in CHAPTERS.items()}
     plots = [plot for chapter in chapters.values() for plot in chapter.plots]
     page = standalone.render(
@@ -37,6 +41,7 @@ def render(material: Material) -> Report:
         {plot.name: plot for plot in plots},
         styles=["explorer.css"],
         scripts=["structures.js", "viewer.js", "filter.js", "frame.js", "explorer.js"],
+        live=live,
         campaign=material.campaign,
         last=material.last,
         fidelities=WORDS,
@@ -45,6 +50,11 @@ def render(material: Material) -> Report:
     )
     own = {"campaign": material.campaign, "round": material.last.round}
     return Report(page, plots, own | {name: chapter.numbers for name, chapter in chapters.items()})
+
+
+def waiting(campaign: str) -> str:
+    """What `mfal serve` shows before the first round is finished."""
+    return standalone.render("waiting.html.j2", {}, live=True, campaign=campaign)
 
 
 def _fingerprints(labels: list[Label]) -> list[dict[str, Any]]:

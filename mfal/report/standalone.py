@@ -50,12 +50,14 @@ def render(
     *,
     styles: Sequence[str] = (),
     scripts: Sequence[str] = (),
+    live: bool = False,
     **content: Any,
 ) -> str:
     """A page from a template of this folder, which shows these plots with `plot.html.j2`.
 
     Args:
         styles, scripts: files of this folder that come after `page.css` and `page.js`.
+        live: whether it follows the server that it came from; otherwise it talks to nobody.
     """
     environment = Environment(
         loader=PackageLoader("mfal", "report"),
@@ -65,9 +67,10 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, hours=hours, when=when, sentence=sentence)
-    own = [(FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", *scripts)]
+    own = [(FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", *scripts, *["live.js"] * live)]
     return environment.get_template(template).render(
         plots=plots,
+        live=live,
         style=Markup("".join((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", *styles))),
         scripts=[Markup(script) for script in own],
         script_hashes=[_hash(script) for script in (*own, get_plotlyjs())],
