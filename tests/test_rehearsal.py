@@ -214,7 +214,7 @@ def test_lost_cheap_calculations_end_a_campaign_in_its_first_round_only(tmp_path
     score = Score(campaign="small", round=1, frame_id="a", decision="both", arm="control", reason="drawn")
     committee = TrainedCommittee(campaign="small", round=0, members=[], data_fingerprint="")
     (later,) = decide(campaign, 1, [], [score], [None], committee, None)
-    assert (later.decision, later.arm) == ("nonmagnetic", None)
+    assert (later.decision, later.arm) == ("nonmagnetic", "control")
     assert "no good (lost)" in later.reason
     with pytest.raises(ValueError, match="all 1 non-magnetic calculations came to nothing"):
         decide(campaign, 0, [], [score], [None], None, None)

@@ -28,11 +28,14 @@ def browser() -> Iterator[Browser]:
 
 
 def campaign() -> dict[str, Any]:
-    """The made-up one with sigmas of atoms, directories, and a frame whose parent and source are markup."""
+    """The made-up one with sigmas of atoms, directories, and a frame whose name, parent and source are markup."""
     made = fake_campaign()
     rng = np.random.default_rng(3)
     evil = next(s for s in made["scores"] if s.round == 1 and s.decision == "skip").frame_id
-    made["frames"][evil] = made["frames"][evil].model_copy(update={"parent": EVIL, "source": EVIL})
+    made["frames"][EVIL] = made["frames"].pop(evil).model_copy(
+        update={"frame_id": EVIL, "parent": EVIL, "source": EVIL}
+    )
+    made["scores"] = [s.model_copy(update={"frame_id": EVIL}) if s.frame_id == evil else s for s in made["scores"]]
     made["scores"] = [with_atoms(score, rng) for score in made["scores"]]
     made["labels"] = [x.model_copy(update={"directory": "/fake/100 % & #1"}) for x in made["labels"]]
     return made
@@ -226,12 +229,17 @@ def test_the_view_says_what_the_documents_say(watched: Watched) -> None:
 
 def test_markup_in_names_stays_text(watched: Watched) -> None:
     page = watched.page
-    made = campaign()
-    evil = next(s for s in made["scores"] if s.round == 1 and s.decision == "skip").frame_id
-    page.locator(f'.frames button[data-frame="{evil}"]').click()
-    assert page.locator("#frame [data-part=origin]").text_content() == f"{evil}, {EVIL}, from {EVIL}"
+    page.locator(f'.frames button[data-frame="{EVIL}"]').click()
+    assert page.locator("#frame [data-part=origin]").text_content() == f"{EVIL}, {EVIL}, from {EVIL}"
     assert EVIL in page.locator("#frame [data-part=decision]").text_content()
     assert page.locator(".frames script, #frame script").count() == 0
+    page.keyboard.press("Escape")
+    # a clicked point, which has the name as plotly needs it
+    page.evaluate("""() => document.getElementById("uncertainty").emit("plotly_click", { points: [
+      { customdata: document.getElementById("uncertainty").data.find((t) => t.name.startsWith("no calc")).customdata[0] }
+    ] })""")
+    assert page.locator("#frame [data-part=origin]").text_content() == f"{EVIL}, {EVIL}, from {EVIL}"
+    assert page.locator("#frame").get_attribute("open") is not None
 
 
 def test_the_picture_turns_and_changes_its_colours(watched: Watched) -> None:

@@ -161,9 +161,11 @@ async function explorer() {
     const asked = event.target.closest("[data-frame]");
     if (asked) ask(asked.dataset.frame);
   });
+  // In figures an id is as plotly's hover needs it: escaped.
+  const plain = (text) => String(text).replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
   const listen = () => {
     for (const plot of document.querySelectorAll(".js-plotly-plot")) {
-      plot.on("plotly_click", ({ points }) => ask([points[0].customdata].flat()[0]));
+      plot.on("plotly_click", ({ points }) => ask(plain([points[0].customdata].flat()[0])));
     }
   };
   document.addEventListener("drawn", listen);
