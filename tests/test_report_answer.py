@@ -17,7 +17,8 @@ from mfal.acquire.saving import saving
 from mfal.committee.calibrate import Calibration, Kind
 from mfal.config import Acquire, Stop
 from mfal.frames import FIDELITIES, Errors, Fidelity
-from mfal.report import answer, gains, learning, next_step, spent
+from mfal.report.answer import chapter as answer
+from mfal.report.answer import gains, learning, next_step, spent
 from mfal.report.material import Material
 from mfal.report.outcomes import judged, tally
 from mfal.report.standalone import hours, number

@@ -32,8 +32,8 @@ def campaign() -> dict[str, Any]:
     made = fake_campaign()
     rng = np.random.default_rng(3)
     evil = next(s for s in made["scores"] if s.round == 1 and s.decision == "skip").frame_id
-    made["frames"][EVIL] = made["frames"].pop(evil).model_copy(
-        update={"frame_id": EVIL, "parent": EVIL, "source": EVIL}
+    made["frames"][EVIL] = (
+        made["frames"].pop(evil).model_copy(update={"frame_id": EVIL, "parent": EVIL, "source": EVIL})
     )
     made["scores"] = [s.model_copy(update={"frame_id": EVIL}) if s.frame_id == evil else s for s in made["scores"]]
     made["scores"] = [with_atoms(score, rng) for score in made["scores"]]
@@ -235,9 +235,11 @@ def test_markup_in_names_stays_text(watched: Watched) -> None:
     assert page.locator(".frames script, #frame script").count() == 0
     page.keyboard.press("Escape")
     # a clicked point, which has the name as plotly needs it
-    page.evaluate("""() => document.getElementById("uncertainty").emit("plotly_click", { points: [
-      { customdata: document.getElementById("uncertainty").data.find((t) => t.name.startsWith("no calc")).customdata[0] }
-    ] })""")
+    page.evaluate("""() => {
+      const plot = document.getElementById("uncertainty");
+      const point = plot.data.find((trace) => trace.name.startsWith("no calculation")).customdata[0];
+      plot.emit("plotly_click", { points: [{ customdata: point }] });
+    }""")
     assert page.locator("#frame [data-part=origin]").text_content() == f"{EVIL}, {EVIL}, from {EVIL}"
     assert page.locator("#frame").get_attribute("open") is not None
 
@@ -304,7 +306,7 @@ def test_a_point_of_a_figure_opens_its_frame(watched: Watched) -> None:
 def test_a_frame_beyond_the_budget_says_how_to_see_it(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mfal.report.explorer.BUDGET", 0)
+    monkeypatch.setattr("mfal.report.explorer.chapter.BUDGET", 0)
     path = tmp_path / "round-1.html"
     path.write_text(page_of(campaign()), encoding="utf-8")
     watched = opened(browser, path)

@@ -15,7 +15,8 @@ from fake_report import EVIL, fake_campaign, fake_frame, fake_label, page_of
 from pymatgen.core import Lattice, Structure
 
 from mfal.frames import FIDELITIES, Frame, Score
-from mfal.report import explorer, structures
+from mfal.report.explorer import chapter as explorer
+from mfal.report.explorer import structures
 from mfal.report.material import Material
 from mfal.report.routing import ROUTES, route
 from mfal.report.text import formula

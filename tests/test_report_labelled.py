@@ -15,7 +15,8 @@ from fake_report import EVIL, fake_campaign, fake_frame, fake_label, islands, pa
 from mfal.acquire.cost import CostModel
 from mfal.dft.valence import MOMENTS
 from mfal.frames import FIDELITIES, WORDS, Frame, Label
-from mfal.report import labelled, moments, sizes
+from mfal.report.labelled import chapter as labelled
+from mfal.report.labelled import moments, sizes
 from mfal.report.material import Material
 from mfal.report.outcomes import ENDINGS, SYMBOLS, WRONG, ending, judged, reasons, tally
 from mfal.report.parity_plots import QUANTITIES, parity_plot

@@ -14,17 +14,17 @@ from pymatgen.core import Lattice, Structure
 from mfal.acquire.experience import Experience
 from mfal.committee.calibrate import Calibration, Evidence, calibrate
 from mfal.frames import Case, Decision, Frame, Score
-from mfal.report.calibration import figure as calibration_figure
-from mfal.report.calibration import pairs
-from mfal.report.groups import MOST, binned, grouped, spread
 from mfal.report.material import Material
-from mfal.report.plane import plane
 from mfal.report.routing import CLOUD, ROUTES, route
 from mfal.report.standalone import FOLDER, number
 from mfal.report.text import DECISIONS
-from mfal.report.uncertainty import SIGMAS, chapter
-from mfal.report.where import where
-from mfal.report.worst import LISTED, by_element, worst
+from mfal.report.uncertainty.calibration import figure as calibration_figure
+from mfal.report.uncertainty.calibration import pairs
+from mfal.report.uncertainty.chapter import SIGMAS, chapter
+from mfal.report.uncertainty.groups import MOST, binned, grouped, spread
+from mfal.report.uncertainty.plane import plane
+from mfal.report.uncertainty.where import where
+from mfal.report.uncertainty.worst import LISTED, by_element, worst
 
 
 def test_every_decision_has_a_mark_of_its_own_in_figure_and_table() -> None:

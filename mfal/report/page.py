@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from mfal.frames import WORDS, Label
-from mfal.report import answer, explorer, labelled, standalone, uncertainty
+from mfal.report import standalone
+from mfal.report.answer.chapter import chapter as answer
+from mfal.report.explorer.chapter import chapter as explorer
+from mfal.report.labelled.chapter import chapter as labelled
 from mfal.report.material import Material
 from mfal.report.standalone import Plot
+from mfal.report.uncertainty.chapter import chapter as uncertainty
 
 #: In the order of the page.
 CHAPTERS = {
-    "answer": answer.chapter,
-    "uncertainty": uncertainty.chapter,
-    "labelled": labelled.chapter,
-    "explorer": explorer.chapter,
+    "answer": answer,
+    "uncertainty": uncertainty,
+    "labelled": labelled,
+    "explorer": explorer,
 }
 
 
@@ -39,8 +43,8 @@ def render(material: Material, *, live: bool = False) -> Report:
     page = standalone.render(
         "page.html.j2",
         {plot.name: plot for plot in plots},
-        styles=["explorer.css"],
-        scripts=["structures.js", "viewer.js", "filter.js", "frame.js", "explorer.js"],
+        styles=["explorer/explorer.css"],
+        scripts=[f"explorer/{name}.js" for name in ("structures", "viewer", "filter", "frame", "explorer")],
         live=live,
         campaign=material.campaign,
         last=material.last,

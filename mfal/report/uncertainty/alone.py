@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mfal.frames import Frame, Score
-from mfal.report.axis import span, ticks
 from mfal.report.routing import ROUTES, by_route, marks, short
 from mfal.report.style import blank
+from mfal.report.uncertainty.axis import span, ticks
 
 MARGIN = 0.05
 

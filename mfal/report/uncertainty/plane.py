@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from mfal.frames import Frame, Score
-from mfal.report.axis import Span, span, ticks
 from mfal.report.routing import by_route, marks, short
 from mfal.report.style import blank
+from mfal.report.uncertainty.axis import Span, span, ticks
 
 #: eV/Å; of the kinds of sigma, `nonmagnetic` and `delta` have an axis here.
 Thresholds = Mapping[str, float]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mfal.frames import FIDELITIES, WORDS, Frame, Label, Score
-from mfal.report import routing, structures
+from mfal.report import routing
+from mfal.report.explorer import structures
 from mfal.report.material import Chapter, Material
 from mfal.report.standalone import packed
 from mfal.report.text import formula

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mfal.frames import Frame, Score
-from mfal.report.groups import Group, grouped
 from mfal.report.routing import ROUTES, Route, route
 from mfal.report.text import formula
+from mfal.report.uncertainty.groups import Group, grouped
 
 #: Frames that are named.
 LISTED = 8

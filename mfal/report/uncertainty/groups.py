@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from mfal.report.axis import span, ticks
 from mfal.report.standalone import number
 from mfal.report.style import blank
 from mfal.report.text import escaped
+from mfal.report.uncertainty.axis import span, ticks
 
 #: Name, colour and mark of the two sigmas wherever they stand side by side.
 KINDS = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mfal.frames import FIDELITIES, WORDS, Errors, Fidelity, Round
-from mfal.report import gains, learning, next_step, spent
+from mfal.report.answer import gains, learning, next_step, spent
 from mfal.report.material import Chapter, Material
 from mfal.report.outcomes import Ending, judged, tally, totals
 from mfal.report.parity_plots import QUANTITIES

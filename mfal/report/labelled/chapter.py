@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mfal.frames import FIDELITIES, WORDS
-from mfal.report import moments, sizes
+from mfal.report.labelled import moments, sizes
 from mfal.report.material import Chapter, Material
 from mfal.report.outcomes import ENDINGS, Reason, judged, reasons, tally
 from mfal.report.parity_plots import QUANTITIES, SETS, errors, parity_plot

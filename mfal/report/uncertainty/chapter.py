@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from mfal.committee.calibrate import Calibration, Kind
-from mfal.report import calibration, groups
-from mfal.report.alone import alone
 from mfal.report.material import Chapter, Material
-from mfal.report.plane import plane
 from mfal.report.routing import by_route
 from mfal.report.standalone import Plot, number
 from mfal.report.text import decided
-from mfal.report.where import where
-from mfal.report.worst import by_element, worst
+from mfal.report.uncertainty import calibration, groups
+from mfal.report.uncertainty.alone import alone
+from mfal.report.uncertainty.plane import plane
+from mfal.report.uncertainty.where import where
+from mfal.report.uncertainty.worst import by_element, worst
 
 #: What each kind of sigma is the uncertainty of.
 SIGMAS: dict[Kind, str] = {

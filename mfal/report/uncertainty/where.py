@@ -14,9 +14,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mfal.frames import Frame, Score
-from mfal.report.groups import KINDS, Group, binned, grouped, spread
 from mfal.report.standalone import Plot, number
 from mfal.report.style import blank
+from mfal.report.uncertainty.groups import KINDS, Group, binned, grouped, spread
 
 #: Bins of an axis at most, and so many frames to a bin of volume at least, on average.
 BINS, EACH = 6, 3
