@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import plotly.graph_objects as go
 from mfal.report.standalone import FOLDER, Plot
 
 #: Pixels; a PNG has twice as many in each direction.
-WIDTH, SQUARE = 900, 520
+WIDTH, SQUARE, LINE = 900, 520, 24
 FORMATS = {"svg": 1, "png": 2}
 #: Names under which a Chrome or Chromium is found that can draw.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -57,15 +58,32 @@ def write(plots: Sequence[Plot], folder: Path) -> list[Path]:
 def still(plot: Plot) -> go.Figure:
     """The figure without a page around it: its colours are values, its legend and its title are in it."""
     figure = go.Figure(json.loads(_coloured(plot.figure.to_json())))
+    named = [trace.name for trace in figure.data if trace.name]
+    width = SQUARE if plot.square else WIDTH
+    # plotly keeps no room for a legend above: lines of entries, of about 7 pixels a letter
+    lines = math.ceil(sum(50 + 7 * len(name) for name in named) / (width - 160)) if named else 0
+    head = LINE * bool(plot.title)
+    top = head + LINE * lines + 36
+    height = plot.height + top
+    for trace in figure.data:
+        trace.showlegend = bool(trace.name)
     figure.update_layout(
-        width=SQUARE if plot.square else WIDTH,
-        height=plot.height + 60,
-        showlegend=len(figure.data) > 1 or bool(figure.data and figure.data[0].name),
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "itemsizing": "constant"},
-        margin={"l": 70, "r": 90, "t": 60, "b": 60},
+        width=width,
+        height=height,
+        showlegend=bool(named),
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1 - (head + 8) / height,
+            "yref": "container",
+            "yanchor": "top",
+        },
+        margin={"l": 70, "r": 90, "t": top, "b": 60},
         paper_bgcolor="white",
-        title={"text": plot.title, "x": 0, "xref": "paper", "font": {"size": 14}} if plot.title else None,
     )
+    if plot.title:
+        place = {"x": 0, "xref": "paper", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12}}
+        figure.update_layout(title={"text": plot.title, "font": {"size": 15}, **place})
     return figure
 
 
