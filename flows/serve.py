@@ -118,9 +118,9 @@ def application(stores: CampaignStores, campaign: Campaign, secret: str, host: s
         """Where the campaign stands, each time that this changes."""
         import anyio
 
-        told, silent = "", 0.0
+        told, silent, plans = "", 0.0, dict[str, int]()
         while not await request.is_disconnected():
-            found = (await run_in_threadpool(standing, stores, campaign.campaign)).model_dump_json()
+            found = (await run_in_threadpool(standing, stores, campaign.campaign, plans)).model_dump_json()
             silent += PAUSE
             if found != told:
                 told, silent = found, 0.0

@@ -48,14 +48,27 @@ class Standing(Document):
     newest: list[News]
 
 
-def standing(stores: CampaignStores, campaign: str) -> Standing:
+def standing(stores: CampaignStores, campaign: str, plans: dict[str, int]) -> Standing:
+    """Where it is now.
+
+    Args:
+        plans: how many non-magnetic calculations first decisions have asked for, by the uuid of their job. It grows as
+            that is learned: such an output is large, and never changes.
+    """
     rounds = stores.all_rounds(campaign)
     ended = has_ended(stores, campaign, rounds)
     now = len(rounds) - ended
     of_round = {"campaign": campaign, "round": now}
-    counts = {f: stores.scores.count(of_round | {"decision": {"$in": [f, "both"]}}) for f in FIDELITIES}
-    step = of_round | {"kind": "decide"}
-    decided = stores.jobs.count({f"metadata.{key}": value for key, value in step.items()}) > 0
+    asked: dict[Fidelity, int | None] = {"nonmagnetic": 0, "magnetic": None}
+    steps = {f"metadata.{key}": value for key, value in of_round.items()}
+    scored = stores.jobs.query_one(steps | {"metadata.kind": "score"}, ["uuid"])
+    if stores.jobs.count(steps | {"metadata.kind": "decide"}):
+        asked = {f: stores.scores.count(of_round | {"decision": {"$in": [f, "both"]}}) for f in FIDELITIES}
+    elif scored:
+        uuid = scored["uuid"]
+        if uuid not in plans:
+            plans[uuid] = sum(score.gets("nonmagnetic") for score in stores.output(uuid))
+        asked["nonmagnetic"] = plans[uuid]
     rows = stores.labels.rows(of_round, ["fidelity", "frame_id", "status", "core_hours"], sort="attempt")
     last = {(fidelity, frame_id): status for fidelity, frame_id, status, _ in rows}
     newest = stores.labels.rows(of_round, list(News.model_fields), sort="-finished_at", limit=NEWEST)
@@ -65,11 +78,11 @@ def standing(stores: CampaignStores, campaign: str) -> Standing:
         next_step=rounds[-1].next_step if rounds else "",
         round=now,
         frames=stores.frames.count(of_round),
-        scored=stores.scores.count(of_round) > 0,
+        scored=scored is not None,
         trained=stores.models.count(of_round) > 0,
         calculations={
             fidelity: Calculations(
-                asked=None if fidelity == "magnetic" and not decided else counts[fidelity],
+                asked=asked[fidelity],
                 by_status=Counter(status for (f, _), status in last.items() if f == fidelity),
                 core_hours=sum(hours for f, _, _, hours in rows if f == fidelity),
             )

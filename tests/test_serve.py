@@ -120,7 +120,7 @@ def test_before_the_first_round_there_is_a_page_that_waits(copied):
 def test_where_a_campaign_stands_equals_its_documents(copied):
     _, stores = copied
     labels = list(stores.labels.store.query({"round": 1}))
-    now = standing(stores, "small")
+    now = standing(stores, "small", {})
     assert now.ended
     assert now.round == 1
     for fidelity, found in now.calculations.items():
@@ -130,22 +130,27 @@ def test_where_a_campaign_stands_equals_its_documents(copied):
     assert len(now.newest) == min(6, len(labels))
     assert [news.finished_at for news in now.newest] == sorted((x["finished_at"] for x in labels), reverse=True)[:6]
     stores.rounds.store.remove_docs({"round": 1})
-    assert not standing(stores, "small").ended
+    assert not standing(stores, "small", {}).ended
     stores.jobs.remove_docs({"metadata.kind": "decide", "metadata.round": 1})
-    assert standing(stores, "small").calculations["magnetic"].asked is None
-    for collection in (stores.models, stores.labels, stores.scores, stores.frames):
+    stores.scores.store.remove_docs({"round": 1})  # only the second decision builds them
+    first = standing(stores, "small", {}).calculations
+    assert first["magnetic"].asked is None
+    assert first["nonmagnetic"].asked == now.calculations["nonmagnetic"].asked > 0
+    stores.jobs.remove_docs({"metadata.kind": "score", "metadata.round": 1})
+    assert not standing(stores, "small", {}).scored
+    for collection in (stores.models, stores.labels, stores.frames):
         collection.store.remove_docs({"round": 1})
-    begun = standing(stores, "small")
+    begun = standing(stores, "small", {})
     assert (begun.frames, begun.scored, begun.trained, begun.newest) == (0, False, False, [])
 
 
 def test_an_attempt_once_more_counts_once(copied):
     _, stores = copied
     label = stores.labels.store.query_one({"round": 1, "fidelity": "magnetic"})
-    before = standing(stores, "small").calculations["magnetic"]
+    before = standing(stores, "small", {}).calculations["magnetic"]
     again = {key: value for key, value in label.items() if key != "_id"} | {"attempt": 2, "status": "failed"}
     stores.labels.store.update([again])
-    after = standing(stores, "small").calculations["magnetic"]
+    after = standing(stores, "small", {}).calculations["magnetic"]
     assert sum(after.by_status.values()) == sum(before.by_status.values())
     assert after.by_status["failed"] == 1
     assert after.core_hours > before.core_hours
