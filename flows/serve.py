@@ -83,11 +83,12 @@ def application(stores: CampaignStores, campaign: Campaign, secret: str, host: s
     from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
     from starlette.routing import Mount, Route
 
-    from flows.report import gathered
+    from flows.report import gathered, uncollected
     from flows.standing import standing
     from mfal.report.page import Report, render, waiting
 
     @functools.lru_cache(maxsize=4)
+    @uncollected()
     def report(round: int, _finished_at: str) -> Report:
         return render(gathered(stores, campaign, round), live=True)
 

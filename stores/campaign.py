@@ -60,7 +60,8 @@ class CampaignStores:
 
     def all_labels(self, campaign: str | None = None, **criteria: Any) -> list[Label]:
         """Of the frames of a campaign, or of all in the store; in the order in which they ended."""
-        own = {} if campaign is None else self.own_labels(campaign)
+        scoped = self.campaign is not None and self.campaign.campaign == campaign  # then the collection sees to it
+        own = {} if campaign is None or scoped else self.own_labels(campaign)
         return self.labels.query(own | criteria, sort="finished_at")
 
     def all_scores(self, campaign: str, **criteria: Any) -> list[Score]:
@@ -113,8 +114,9 @@ class CampaignStores:
         if documents := [trace | jsanitize(frame.model_dump(), strict=True) for frame in frames]:
             self.frames.store.update(documents, key=KEYS["frames"])
 
-    def evaluation(self, campaign: str, round: int) -> Any:
-        """A round's evaluation (`flows.steps.Evaluation`): parity and experience are with it, from the blob store.
+    def evaluation(self, campaign: str, round: int) -> dict[str, Any]:
+        """A round's evaluation as JSON has it (of `flows.steps.Evaluation`, slow to import). With its `parity`
+        and its `experience` (`mfal.acquire.experience.Experience`).
 
         Raises:
             LookupError: the round is not finished.
@@ -122,12 +124,14 @@ class CampaignStores:
         built = self.rounds.store.query_one({"campaign": campaign, "round": round}, ["job_uuid"])
         if not built:
             raise LookupError(f"round {round} of {campaign} is not finished in {self.address}")
-        return self.output(built["job_uuid"])
+        return self._output(built["job_uuid"])
 
     def output(self, uuid: str) -> Any:
         """The output of a job as the object it was, blobs included."""
-        document = self.jobs.query_one({"uuid": uuid}, sort={"index": -1}, load=True)
-        return MontyDecoder().process_decoded(document["output"])
+        return MontyDecoder().process_decoded(self._output(uuid))
+
+    def _output(self, uuid: str) -> Any:
+        return self.jobs.query_one({"uuid": uuid}, sort={"index": -1}, load=True)["output"]
 
     def close(self) -> None:
         self.jobs.close()

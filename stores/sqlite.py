@@ -25,7 +25,7 @@ from pydash import get, has
 
 from stores.database import open_database, writing
 from stores.encoding import dumps, loads, quick_dumps
-from stores.narrow import PATH, column, narrow
+from stores.narrow import PATH, column, narrow, without_lists
 
 Criteria = dict | None
 Fields = dict | list | None
@@ -134,12 +134,16 @@ class SQLiteStore(Store):
         criteria = as_mongo_dates(criteria or {})
         filter_applies(criteria, {})  # raises at an operator that there is none of, also where there is no document
         condition, arguments = narrow(criteria)
+        rest, lists = without_lists(criteria)
         db = self._collection
         # sorted here: with ORDER BY SQLite would rather scan the table than use an index
         for row in sorted(db.execute(f"SELECT id FROM {self._table} WHERE {condition}", arguments)):
             for [text] in db.execute(f"SELECT doc FROM {self._table} WHERE id = ?", row).fetchall():
                 doc = loads(text)
-                if filter_applies(criteria, doc):
+                texts = all(isinstance(doc.get(field), str) for field, _ in lists)
+                if texts and not all(doc[field] in known for field, known in lists):
+                    continue
+                if filter_applies(rest if texts else criteria, doc):
                     yield row[0], doc
 
     def count(self, criteria: Criteria = None) -> int:

@@ -69,7 +69,7 @@ def test_the_documents_are_those_of_sqlite(on_mongodb, finished):
         )
         assert mongodb.all_frames("small").keys() == sqlite.all_frames("small").keys()
         assert mongodb.committee("small", 1).members[0].weights  # from GridFS
-        assert mongodb.evaluation("small", 1).parity
+        assert mongodb.evaluation("small", 1)["parity"]
     assert not (on_mongodb[0].parent / "run" / "campaign.sqlite").exists()
 
 

@@ -52,6 +52,9 @@ PLAIN: list[dict] = [
 QUERIES: list[dict] = [
     *({}, {"n": {"$gt": 10, "$lte": 20}}, {"energy": {"$lt": -2}, "status": "ok"}, {"n": {"$not": {"$gt": 5}}}),
     *({"uuid": {"$in": ["u2", "u3", "none such"]}, "index": {"$in": [3, 1.0]}}, {"uuid": {"$in": []}}),
+    *({"tags": {"$in": ["t1", "t5"]}, "uuid": {"$in": [f"u{i}" for i in range(20)]}}, {"note": {"$in": ["t1"]}}),
+    {"$and": [{"uuid": {"$in": ["u1", "u2", "u3"]}}, {"uuid": {"$in": ["u2", "u3"]}, "n": {"$gt": 2}}]},
+    {"status": {"$in": ["ok", "failed"]}, "$or": [{"tags": {"$in": ["t1"]}}, {"n": 3}]},
     *({"note": None}, {"note": {"$exists": False}}, {"when": {"$gt": datetime(2024, 1, 20)}}),
     *({"tags": {"$all": ["t1", "t3"]}}, {"tags.1": "t3"}, {"sub.sites.v": {"$gte": 30}}, {"sub": {"a": 1}}),
     {"sub.sites": {"$elemMatch": {"k": 1, "v": {"$gt": 20}}}},

@@ -137,7 +137,7 @@ def test_outputs_come_home_once_and_whole(tmp_path, finished, controller):
             assert stores.all_rounds("small") == made.all_rounds("small")
             assert stores.all_labels("small") == made.all_labels("small")
             assert stores.committee("small", 1) == made.committee("small", 1)
-            assert stores.evaluation("small", 1).parity == made.evaluation("small", 1).parity
+            assert stores.evaluation("small", 1)["parity"] == made.evaluation("small", 1)["parity"]
             assert left(campaign, stores.jobs) == []
 
 

@@ -129,7 +129,7 @@ def _interval(drawn: go.Figure, row: int, saving: Saving, low: float, high: floa
 
 def everything(material: Material) -> Exhaustive | None:
     """What labelling all frames that the campaign scored would cost."""
-    return exhaustive(material.experience.calculations, len({score.frame_id for score in material.scores}))
+    return exhaustive(material.experience.calculations, sum(sum(r.decisions.values()) for r in material.rounds))
 
 
 def estimate(found: Exhaustive, spent: float) -> str:
