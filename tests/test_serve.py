@@ -196,4 +196,7 @@ def test_the_page_follows_by_itself(copied):
         page.wait_for_url("**/round/1")
         page.wait_for_selector("#live :text('The campaign has ended')")
         until(page, "!document.querySelector('.plot:not(.js-plotly-plot)')")
+        page.wait_for_selector(".explorer[data-ready]")
+        scored = {score.frame_id for score in stores.all_scores("small", round=1)}
+        assert set(page.locator(".frames tbody button[data-frame] code").all_text_contents()) == scored
         assert wrong == []

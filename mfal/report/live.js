@@ -2,24 +2,17 @@
 // Follows the round under way: `mfal serve` sends where the campaign stands each time that it changes.
 const panel = document.getElementById("live");
 
-function element(name, text, attributes = {}) {
-  const made = Object.assign(document.createElement(name), attributes);
-  made.append(text);
-  return made;
-}
-
 function progress(words, found) {
   const row = document.createElement("tr");
-  row.append(element("th", words, { scope: "row" }));
+  row.append(element("th", { scope: "row" }, words));
   const done = Object.values(found.by_status).reduce((sum, n) => sum + n, 0);
   const bad = Object.entries(found.by_status).filter(([status, n]) => status !== "ok" && n);
-  const bar = element("progress", "", { max: Math.max(found.asked ?? done, done, 1), value: done });
+  const bar = element("progress", { max: Math.max(found.asked ?? done, done, 1), value: done });
   bar.setAttribute("aria-label", words);
-  const cell = document.createElement("td");
-  cell.append(bar);
   const told = found.asked === null ? "to be decided" : `${done} of ${found.asked}`;
   const trouble = bad.map(([status, n]) => `${n} ${status.replace("_", " ")}`).join(", ");
-  row.append(cell, element("td", told), element("td", `${found.core_hours.toPrecision(2)} core-hours`), element("td", trouble, { className: "bad" }));
+  const cost = `${found.core_hours.toPrecision(2)} core-hours`;
+  row.append(element("td", {}, bar), element("td", {}, told), element("td", {}, cost), element("td", { className: "bad" }, trouble));
   return row;
 }
 
@@ -37,11 +30,11 @@ function phase(now) {
 function show(now) {
   const shown = panel.dataset.round === "" ? -1 : Number(panel.dataset.round);
   const state = now.ended ? `The campaign has ended: ${now.next_step}` : `Round ${now.round} is under way: ${phase(now)}`;
-  const parts = [element("p", state, { className: "state" })];
+  const parts = [element("p", { className: "state" }, state)];
   if (now.finished !== null && now.finished > shown) {
     if (shown < 0) return location.reload();
-    const link = element("a", `The report of round ${now.finished} is there: show it`, { href: panel.dataset.home });
-    parts.push(element("p", link));
+    const link = element("a", { href: panel.dataset.home }, `The report of round ${now.finished} is there: show it`);
+    parts.push(element("p", {}, link));
   }
   if (!now.ended) {
     const table = document.createElement("table");
@@ -52,9 +45,9 @@ function show(now) {
       for (const label of now.newest) {
         const when = new Date(label.finished_at).toLocaleTimeString();
         const cost = `${Math.round(3600 * label.core_hours)} core-s`;
-        list.append(element("li", `${when}  ${label.frame_id} ${label.fidelity.replace("non", "non-")}: ${label.status.replace("_", " ")}, ${label.status === "ok" ? cost : label.reason}`));
+        list.append(element("li", {}, `${when}  ${label.frame_id} ${label.fidelity.replace("non", "non-")}: ${label.status.replace("_", " ")}, ${label.status === "ok" ? cost : label.reason}`));
       }
-      const details = element("details", element("summary", "Newest labels"));
+      const details = element("details", {}, element("summary", {}, "Newest labels"));
       details.open = panel.querySelector("details")?.open ?? false;
       details.append(list);
       parts.push(details);
@@ -66,5 +59,5 @@ function show(now) {
 const source = new EventSource(panel.dataset.events);
 source.onmessage = (event) => show(JSON.parse(event.data));
 source.onerror = () => {
-  panel.replaceChildren(element("p", "No connection to mfal serve: trying again. What is below is as it was.", { className: "state" }));
+  panel.replaceChildren(element("p", { className: "state" }, "No connection to mfal serve: trying again. What is below is as it was."));
 };

@@ -4,6 +4,15 @@ const root = document.documentElement;
 
 let figures = {}; // by the id of their element, as JSON
 
+// Names from a campaign only ever become text.
+function element(tag, properties = {}, ...children) {
+  const { data, ...others } = properties;
+  const made = Object.assign(document.createElement(tag), others);
+  Object.assign(made.dataset, data);
+  made.append(...children);
+  return made;
+}
+
 function themed(text) {
   const style = getComputedStyle(root);
   return JSON.parse(text, (_, value) => {

@@ -18,15 +18,6 @@ function hours(value) {
   return value >= 100 ? fixed(value, 0) : number(value, value >= 1 ? 3 : 2);
 }
 
-// Names from a campaign only ever become text.
-function element(tag, properties = {}, ...children) {
-  const { data, ...others } = properties;
-  const made = Object.assign(document.createElement(tag), others);
-  Object.assign(made.dataset, data);
-  made.append(...children);
-  return made;
-}
-
 function mark(symbol, colour) {
   const made = element("span", { className: `mark ${symbol}` });
   made.style.color = colour;
