@@ -10,7 +10,7 @@ import numpy as np
 from pymatgen.core import Structure
 from rich.progress import track
 
-from benchmarks.surrogate import COSTS, SCATTER, STRAIN
+from benchmarks.surrogate import STRAIN, label
 from mfal.committee.calculator import MfalCalculator
 from mfal.committee.predict import predict_each
 from mfal.config_file import load
@@ -61,15 +61,5 @@ def _labels(frames: list[Frame], fidelity: Fidelity, rng: np.random.Generator) -
     name = getattr(Surrogate(), fidelity)
     found = predict_each([MultiFidelityCHGNet.from_pretrained(name)], frames, [fidelity])
     for frame, seen in track(zip(frames, found, strict=True), f"{fidelity} labels", total=len(frames)):
-        atoms = len(frame.structure)
-        yield Label(
-            frame_id=frame.frame_id,
-            fidelity=fidelity,
-            fingerprint=f"chgnet-{name}",
-            status="ok",
-            energy=float(seen.energy[0, 0]) * atoms,
-            forces=seen.forces[0, 0].tolist(),
-            stress=seen.stress[0, 0].tolist(),
-            magmoms=seen.magmoms[0, 0].tolist() if fidelity == "magnetic" else None,
-            core_hours=COSTS[fidelity] * atoms**2 * float(np.exp(rng.normal(0.0, SCATTER))),
-        )
+        parts = {"e": seen.energy, "f": seen.forces, "s": seen.stress, "m": seen.magmoms}
+        yield label(frame, fidelity, {key: part[0, 0] for key, part in parts.items()}, rng)

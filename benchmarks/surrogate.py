@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, cycle, islice
 from pathlib import Path
 
@@ -46,15 +46,20 @@ def _cells(rng: np.random.Generator) -> Iterator[tuple[str, Structure]]:
 def _labels(frames: list[Frame], fidelity: Fidelity, rng: np.random.Generator) -> Iterator[Label]:
     name = getattr(Surrogate(), fidelity)
     for frame, found in zip(frames, pretrained(name).predict_structure([f.structure for f in frames]), strict=True):
-        atoms = len(frame.structure)
-        yield Label(
-            frame_id=frame.frame_id,
-            fidelity=fidelity,
-            fingerprint=f"chgnet-{name}",
-            status="ok",
-            energy=float(found["e"]) * atoms,
-            forces=found["f"].tolist(),
-            stress=found["s"].tolist(),
-            magmoms=found["m"].tolist() if fidelity == "magnetic" else None,
-            core_hours=COSTS[fidelity] * atoms**2 * float(np.exp(rng.normal(0.0, SCATTER))),
-        )
+        yield label(frame, fidelity, found, rng)
+
+
+def label(frame: Frame, fidelity: Fidelity, found: Mapping[str, np.ndarray], rng: np.random.Generator) -> Label:
+    """From what the fidelity's CHGNet predicts (`e` eV/atom, `f`, `s`, `m`), at a cost as plane-wave DFT has it."""
+    atoms = len(frame.structure)
+    return Label(
+        frame_id=frame.frame_id,
+        fidelity=fidelity,
+        fingerprint=f"chgnet-{getattr(Surrogate(), fidelity)}",
+        status="ok",
+        energy=float(found["e"]) * atoms,
+        forces=found["f"].tolist(),
+        stress=found["s"].tolist(),
+        magmoms=found["m"].tolist() if fidelity == "magnetic" else None,
+        core_hours=COSTS[fidelity] * atoms**2 * float(np.exp(rng.normal(0.0, SCATTER))),
+    )

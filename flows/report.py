@@ -41,13 +41,9 @@ def uncollected() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Written:
-    """Files of a report: the page, the numbers behind it, and a folder with its figures."""
+    """A page, and why its figures were not drawn, if they were asked for and were not."""
 
     page: Path
-    numbers: Path
-    #: None where they were not asked for or not drawn.
-    figures: Path | None
-    #: Why they were not drawn.
     trouble: str = ""
 
 
@@ -127,16 +123,16 @@ def write(report: Report, path: Path, *, figures: bool) -> Written:
     """Write a page and what belongs to it. The page comes last: where it is, the rest is."""
     from mfal.report import pictures
 
-    numbers, folder, trouble = path.with_suffix(".json"), path.with_suffix(""), ""
+    trouble = ""
     text = json.dumps(report.numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.replace(numbers, f"{text}\n".encode())  # several may be at it
+    atomic.replace(path.with_suffix(".json"), f"{text}\n".encode())  # several may be at it
     if figures and report.plots:
         try:
-            pictures.write(report.plots, folder)
+            pictures.write(report.plots, path.with_suffix(""))
         except pictures.CannotDrawError as error:
             trouble = str(error)
     atomic.replace(path, report.html.encode())
-    return Written(path, numbers, folder if figures and report.plots and not trouble else None, trouble)
+    return Written(path, trouble)
 
 
 def gathered(stores: CampaignStores, campaign: Campaign, round: int | None = None) -> Material:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, sync_playwright
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from mfal.report.pictures import browser
+
+CHROMIUM = browser()
 MISSING = "needs Chromium: `make test` installs it, or apt-get install chromium"
 
 #: Plots without an own drawing: an SVG mark (a path with points or lines), or a canvas of WebGL.
@@ -28,9 +29,9 @@ SIDEWAYS = "document.scrollingElement.scrollWidth - innerWidth"
 @contextmanager
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 class Watched:

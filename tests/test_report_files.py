@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, MISSING
 from fake_report import fake_campaign
 
 from mfal.report import pictures
 from mfal.report.material import Material
 from mfal.report.page import render
 
-drawn = pytest.mark.skipif(not any(map(shutil.which, pictures.BROWSERS)), reason=f"no Chromium: {pictures.MEND}")
+drawn = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 
 def test_the_page_and_its_numbers_stand_side_by_side(finished, mfal):

@@ -22,6 +22,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 MEND = "install Chromium (apt-get install chromium) and run `mfal report` again"
 
 
+def browser() -> str | None:
+    """Where the first of them is."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
 class CannotDrawError(Exception):
     """There is no browser that draws, or it broke; says so with the mend."""
 
@@ -32,7 +37,7 @@ def write(plots: Sequence[Plot], folder: Path) -> list[Path]:
     Raises:
         CannotDrawError: nothing was changed.
     """
-    if not any(map(shutil.which, BROWSERS)):
+    if browser() is None:
         raise CannotDrawError(f"no Chrome or Chromium is here to draw the figures: {MEND}")
     import kaleido
 

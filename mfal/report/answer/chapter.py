@@ -88,7 +88,6 @@ def headline(rounds: list[Round], outcomes: dict[tuple[Fidelity, Ending], tuple[
         "labels": {f: good(f, 1) for f in FIDELITIES},
         "labels_last": {f: good(f, 0) for f in FIDELITIES},
         "core_hours": {f: sum(r.core_hours.get(f, 0.0) for r in rounds) for f in FIDELITIES},
-        "core_hours_last": sum(last.core_hours.values()),
         "hold_out": last.errors.get("hold_out", {}).get("magnetic", Errors()),
         "before": last.errors.get("hold_out_before", {}).get("magnetic", Errors()),
         "skipped": last.decisions.get("skip", 0),

@@ -54,7 +54,6 @@ def chapter(material: Material) -> Chapter:
             "table": table,
             "structures": drawn.text,
             "frames": len(ids),
-            "drawn": drawn.frames,
             "routes": [route for key, route in routing.ROUTES.items() if key in columns["route"]],
             "statuses": sorted(set().union(*statuses.values())),
         },
