@@ -13,7 +13,7 @@ from mfal.dft.fidelity import fingerprint
 UNITS = {
     "gpaw": {
         "cutoff": "eV",
-        "kpoint_density": "points per 1/Å, gamma-centred",
+        "kpoint_density": "points per 1/Å, gamma-centred if nothing else is said",
         "smearing": "eV, Fermi-Dirac",
         "energy_convergence": "eV per valence electron",
         "density_convergence": "electrons per valence electron",

@@ -86,6 +86,7 @@ class GpawProcess(Calculator):
             "functional": self.engine.functional,
             "cutoff": self.engine.cutoff,
             "kpoint_density": self.engine.kpoint_density,
+            "gamma_centred": self.engine.gamma_centred,
             "smearing": self.engine.smearing,
             "max_iterations": retry.max_iterations or self.engine.max_iterations,
             "mixer": retry.mixer and retry.mixer.model_dump(),

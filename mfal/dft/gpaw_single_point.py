@@ -43,7 +43,7 @@ def single_point(job_file: str, result_file: str) -> None:
         xc=job["functional"],
         spinpol=job["magnetic"],
         setups=job["setups"],
-        kpts={"density": job["kpoint_density"], "gamma": True},
+        kpts={"density": job["kpoint_density"]} | ({"gamma": True} if job["gamma_centred"] else {}),
         occupations=FermiDirac(job["smearing"]),
         maxiter=job["max_iterations"],
         convergence=job["convergence"],
