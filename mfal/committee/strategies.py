@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from chgnet.model import CHGNet
 from torch import nn
 
 from mfal.committee.members import member_seed, perturb_readouts
@@ -42,6 +43,8 @@ def train_strategy(
     training: Training,
     *,
     seed: int,
+    start: CHGNet | None = None,
+    low: Training | None = None,
     hold_out: Sequence[Example] = (),
     directory: Path | None = None,
     on_epoch: OnStageEpoch | None = None,
@@ -58,6 +61,8 @@ def train_strategy(
     same number of epochs.
 
     Args:
+        start: in place of the committee's pretrained model; `CHGNet()` has random weights.
+        low: in place of `training`, for the first of two stages.
         directory: for the checkpoints and logs: `member-0/both` and so on.
 
     Raises:
@@ -75,29 +80,29 @@ def train_strategy(
         own_seed = member_seed(seed, place)
         learn = partial(
             _learn,
-            training=training,
             seed=own_seed,
             directory=directory and directory / f"member-{place}",
             on_epoch=on_epoch and partial(on_epoch, place),
         )
-        start = MultiFidelityCHGNet.from_pretrained(
-            committee.pretrained,
+        model = MultiFidelityCHGNet.from_pretrained(
+            start or committee.pretrained,
             fidelities=FIDELITIES if strategy == "multi-fidelity" else [HIGH],
             parts=committee.parts if strategy == "multi-fidelity" else "",
             heads=committee.heads,
         )
-        perturb_readouts(start, own_seed)
+        perturb_readouts(model, own_seed)
         if strategy == "multi-fidelity":
-            trained.append(learn(start, "both", examples, hold_out))
+            trained.append(learn(model, "both", examples, hold_out, training))
         elif strategy == "high-only":
-            trained.append(learn(start, "high", *of_high))
+            trained.append(learn(model, "high", *of_high, training))
         else:
-            low = learn(_renamed(start, LOW), "low", *of_low)
+            first = learn(_renamed(model, LOW), "low", *of_low, low or training)
             if strategy == "transfer":
-                trained.append(learn(_renamed(low, HIGH), "high", *of_high))
+                trained.append(learn(_renamed(first, HIGH), "high", *of_high, training))
             else:
-                missed = (_missed(low, part) for part in of_high)
-                trained.append(DeltaCHGNet(low, learn(_zero(start), "difference", *missed)).eval())
+                missed, held = (_missed(first, part) for part in of_high)
+                difference = learn(_zero(model), "difference", missed, held, training)
+                trained.append(DeltaCHGNet(first, difference).eval())
     return trained
 
 
@@ -106,8 +111,8 @@ def _learn(
     stage: str,
     examples: Sequence[Example],
     hold_out: Sequence[Example],
-    *,
     training: Training,
+    *,
     seed: int,
     directory: Path | None,
     on_epoch: Callable[[str, int, Entry], None] | None,

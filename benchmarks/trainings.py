@@ -1,0 +1,146 @@
+"""One training of the paper's experiments: what it learns from, how, and what it gets wrong afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from chgnet.model import CHGNet
+from pydantic import BaseModel, ConfigDict
+
+from mfal.committee.evaluate import errors
+from mfal.committee.strategies import Strategy, train_strategy
+from mfal.config import Committee, Training
+from mfal.dataset import read
+from mfal.frames import FIDELITIES, Errors, Fidelity
+from mfal.model.multifidelity import pretrained, silence
+from mfal.training.examples import Example, examples
+
+LOW, HIGH = FIDELITIES
+#: Random weights have more to learn than pretrained ones.
+LONGER = {"pretrained": 1, "random": 3}
+
+
+class Run(BaseModel):
+    """Which labels are learned from, how, and from which weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    strategy: Strategy
+    magnetic: int
+    nonmagnetic: int
+    seed: int
+    parts: str = "CEMR"
+    weights: Literal["pretrained", "random"] = "pretrained"
+
+
+class Result(BaseModel):
+    """Mean absolute errors on the test frames, at each fidelity that the model knows."""
+
+    fingerprint: str
+    run: Run
+    errors: dict[Fidelity, Errors]
+    seconds: float
+
+
+class Settings(BaseModel):
+    """What all trainings have in common."""
+
+    #: That a stage of a training sees; the same for all, so that more labels do not mean more steps.
+    labels_seen: int
+    batch_size: int
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def training(self, labels: int, weights: Literal["pretrained", "random"]) -> Training:
+        seen = self.labels_seen * LONGER[weights]
+        return Training(epochs=max(1, round(seen / labels)), batch_size=self.batch_size, device=self.device)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The labels to learn from by their fidelity, and the test frames' of both, which no run sees."""
+
+    train: dict[Fidelity, list[Example]]
+    test: list[Example]
+    #: Of the files that it was read from.
+    digest: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Data:
+        """A folder that `mfal export` wrote.
+
+        Raises:
+            ValueError: a fidelity is missing, or no frames are held out.
+        """
+        files = [folder / name for name in (*(f"{fidelity}.extxyz" for fidelity in FIDELITIES), "splits.json")]
+        if missing := [file.name for file in files if not file.is_file()]:
+            raise ValueError(f"{folder}: has no {missing[0]}: give a folder of 'mfal export', with both fidelities")
+        held = set(json.loads(files[-1].read_text())["hold_out"])
+        labels = [example for file in files[:-1] for example in examples(*read(file))]
+        test = [example for example in labels if example.frame_id in held]
+        if not any(example.fidelity == HIGH for example in test):
+            raise ValueError(f"{folder}: holds no magnetic label out: there is nothing to test on")
+        rest = [example for example in labels if example.frame_id not in held]
+        return cls(
+            {fidelity: sorted_by_name(rest, fidelity) for fidelity in FIDELITIES},
+            test,
+            hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12],
+        )
+
+    def drawn(self, run: Run) -> list[Example]:
+        """The labels of a run: of each fidelity the first of an order that the seed decides, so that a larger run of
+        the same seed has all labels of a smaller one."""
+        found = []
+        for number, (fidelity, count) in enumerate(((LOW, run.nonmagnetic), (HIGH, run.magnetic))):
+            there = self.train[fidelity]
+            if count > len(there):
+                raise ValueError(f"{run}: there are {len(there)} {fidelity} labels to learn from, and not {count}")
+            order = np.random.default_rng([run.seed, number]).permutation(len(there))
+            found += [there[i] for i in order[:count]]
+        return found
+
+
+def sorted_by_name(labels: Sequence[Example], fidelity: Fidelity) -> list[Example]:
+    """In an order that does not change when the file is written anew."""
+    return sorted((label for label in labels if label.fidelity == fidelity), key=lambda label: label.frame_id)
+
+
+def fingerprint(data: Data, settings: Settings) -> str:
+    """Of what decides a result beside the run."""
+    content: dict[str, Any] = settings.model_dump(exclude={"device"}) | {"data": data.digest, "longer": LONGER}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def trained(run: Run, data: Data, settings: Settings) -> Result:
+    """Train one model, and test it."""
+    begin = time.perf_counter()
+    labels = data.drawn(run)
+    last = run.magnetic if run.strategy in ("high-only", "transfer", "delta") else len(labels)
+    models = train_strategy(
+        run.strategy,
+        labels,
+        # Not checked: a model without any part is one that takes both fidelities for the same.
+        Committee(members=1).model_copy(update={"parts": run.parts}),
+        settings.training(last, run.weights),
+        seed=run.seed,
+        start=blank(run.seed) if run.weights == "random" else None,
+        low=settings.training(run.nonmagnetic, run.weights) if run.nonmagnetic else None,
+    )
+    (model,) = models
+    test = [example for example in data.test if example.fidelity in model.fidelities]
+    found = {fidelity: missed for fidelity, missed in errors(models, test).items() if missed.frames}
+    return Result(fingerprint=fingerprint(data, settings), run=run, errors=found, seconds=time.perf_counter() - begin)
+
+
+def blank(seed: int) -> CHGNet:
+    """CHGNet as it is pretrained from: the same layers, with random weights."""
+    with silence():
+        torch.manual_seed(seed)
+        return CHGNet(**pretrained("0.3.0").model_args)
