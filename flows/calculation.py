@@ -81,6 +81,12 @@ class LabelMaker(Maker):
     def make(
         self, frame: Frame, asked: list[float] | None = None, bad: Label | None = None, again: bool = False
     ) -> Label:
+        """`label`, as a job."""
+        return self.label(frame, asked, bad, again)
+
+    def label(
+        self, frame: Frame, asked: list[float] | None = None, bad: Label | None = None, again: bool = False
+    ) -> Label:
         """The label of a frame.
 
         Args:

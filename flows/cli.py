@@ -17,7 +17,7 @@ from flows.export import export
 from flows.fold import fold
 from flows.forecast import forecast
 from flows.label import label
-from flows.play import play
+from flows.play import AtATime, play
 from flows.query import query
 from flows.refuse import refusing
 from flows.rehearse import rehearse
@@ -50,6 +50,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Attempt failed and unconverged calculations once more.")
     ] = False,
+    at_a_time: AtATime = 1,
 ) -> None:
     """Run a campaign in this process, or go on where it stopped.
 
@@ -57,7 +58,7 @@ def run(
     or did not converge is attempted again when engine.timeout or engine.max_iterations has changed. The store, the
     calculations and the reports are written below the `directory` of the campaign file.
     """
-    play(_load(config), config, retry_failed=retry_failed)
+    play(_load(config), config, retry_failed=retry_failed, at_a_time=at_a_time)
 
 
 COMMANDS = (

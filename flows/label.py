@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flows.play import AtATime
 from flows.refuse import refuse, refusing
 from mfal.config_file import load
 from mfal.dft.magnetism import Magnetism
@@ -48,6 +49,7 @@ def label(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Attempt failed and unconverged calculations once more.")
     ] = False,
+    at_a_time: AtATime = 1,
 ) -> None:
     """Calculate labels of any structure files at one fidelity or both.
 
@@ -80,6 +82,7 @@ def label(
             out.resolve(),
             screen.on_event,
             retry_failed=retry_failed,
+            at_a_time=at_a_time,
             frames=list(unique.values()),
         )
     _finish(out, unique, screen)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jobflow import Flow, run_locally
 
+from flows.ahead import Ahead
 from flows.calculation import failures, forget
 from flows.campaign import campaign_flow
 from flows.engines import engine
@@ -43,11 +44,18 @@ def check(campaign: Campaign) -> None:
         raise ConfigError(found)
 
 
-def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None], *, retry_failed: bool = False) -> None:
+def run(
+    campaign: Campaign,
+    on_event: Callable[[Event, CampaignStores], None],
+    *,
+    retry_failed: bool = False,
+    at_a_time: int = 1,
+) -> None:
     """Run the campaign to its end, or on from where it stopped.
 
     Args:
         retry_failed: attempt failed and unconverged calculations once more.
+        at_a_time: calculations that run side by side, each on as many cores as the engine's section says.
         on_event: called after every start and end of a job, when the collections already hold its output.
 
     Raises:
@@ -55,7 +63,7 @@ def run(campaign: Campaign, on_event: Callable[[Event, CampaignStores], None], *
         AlreadyRunningError: another process is at it.
     """
     check(campaign)
-    run_flow(campaign_flow(campaign), campaign, on_event, retry_failed=retry_failed)
+    run_flow(campaign_flow(campaign), campaign, on_event, retry_failed=retry_failed, at_a_time=at_a_time)
 
 
 def run_flow(
@@ -64,6 +72,7 @@ def run_flow(
     on_event: Callable[[Event, CampaignStores], None],
     *,
     retry_failed: bool = False,
+    at_a_time: int = 1,
     frames: Sequence[Frame] = (),
 ) -> None:
     """Run a flow of mfal's jobs in this process, with the store and the directory of a campaign, or in a folder.
@@ -90,18 +99,27 @@ def run_flow(
             if retry_failed:
                 forget(stores.jobs, failures(stores.jobs, flow.name, "failed", "unconverged"))
             stores.add_frames(flow.name, frames)
-            with _listening(lambda event: _tell(event, stores, on_event)):
+            with (
+                Ahead(at_a_time, folder, stores.jobs) as ahead,
+                _listening(lambda event: _tell(event, stores, on_event, ahead)),
+            ):
+                ahead.begin(flow.jobs)
                 # A calculation that goes wrong is a label, not an error; any other error ends the run where it happens.
                 run_locally(flow, store=stores.jobs, root_dir=folder, log=False, raise_immediately=True)
         finally:
             stores.close()
 
 
-def _tell(event: Event, stores: CampaignStores, on_event: Callable[[Event, CampaignStores], None]) -> None:
+def _tell(
+    event: Event, stores: CampaignStores, on_event: Callable[[Event, CampaignStores], None], ahead: Ahead
+) -> None:
     if event.what in ("finished", "kept"):
         # Also for kept jobs: a process may have died between saving the output and building from it.
         CampaignBuilder.of(stores, [event.job.uuid]).build()
+    ahead.begin(event.born)
     on_event(event, stores)
+    if event.what == "started":
+        ahead.wait_for(event.job)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import typer
 from pymongo.errors import PyMongoError
@@ -15,16 +15,21 @@ from flows.refuse import errors, refuse, resumable
 from mfal.config import Campaign
 from mfal.config_file import ConfigError
 
+AtATime = Annotated[
+    int, typer.Option("--jobs", help="Calculations side by side, each on engine.processes cores.", min=1)
+]
+
 
 class Screen(Protocol):
     #: Jobs that broke; the screen has said which, and how.
     failed: list[str]
 
 
-def play(campaign: Campaign, config: Path, *, retry_failed: bool = False) -> None:
+def play(campaign: Campaign, config: Path, *, retry_failed: bool = False, at_a_time: int = 1) -> None:
     """Run it to its end, or on from where it stopped.
 
     Args:
+        at_a_time: calculations that run side by side.
         config: the file that `mfal status` takes for this campaign.
     """
     # Imported late: torch and atomate2 take seconds that `--help` and a wrong campaign file should not.
@@ -33,7 +38,7 @@ def play(campaign: Campaign, config: Path, *, retry_failed: bool = False) -> Non
 
     display = Display(campaign)
     with ended(display), display:
-        run_campaign(campaign, display.on_event, retry_failed=retry_failed)
+        run_campaign(campaign, display.on_event, retry_failed=retry_failed, at_a_time=at_a_time)
     display.summary(config)
 
 
