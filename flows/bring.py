@@ -39,7 +39,11 @@ USES = {
 def bring(
     data: Annotated[
         Path,
-        typer.Argument(metavar="DATASET.extxyz", help="As of 'mfal train' and 'mfal export'.", show_default=False),
+        typer.Argument(
+            metavar="DATASET",
+            help="An extended XYZ file, or a folder of such files, as of 'mfal train' and 'mfal export'.",
+            show_default=False,
+        ),
     ],
     place: Annotated[
         str,
@@ -85,7 +89,7 @@ def bring(
         bar = progress.add_task(f"reading {escape(data.name)}", total=None)
         # All that the file alone can be refused for comes first: then no store is made.
         found = list(images(data, fidelity))
-        different = unique(data, found)
+        different = unique(found)
         origins = _origins(data, different, config, same_settings)
         progress.update(bar, description="judging", total=len(different))
         gate = _gate(different, config)
@@ -98,9 +102,7 @@ def bring(
         with opened(config or place, make=True) as stores:
             progress.reset(bar, description=f"writing to {escape(stores.address)}")
             there = imported.stored(stores, jobs)
-            merges = {
-                job.uuid: merged(data, image, there.get(job.uuid)) for image, job in zip(ready, jobs, strict=True)
-            }
+            merges = {job.uuid: merged(image, there.get(job.uuid)) for image, job in zip(ready, jobs, strict=True)}
             new = {uuid: label for uuid, label in merges.items() if label}
             imported.write(stores, name, ready, jobs, new, lambda count: progress.advance(bar, count))
     console.print(_counts([image.label for image in ready], len(new), len(found) - len(ready), place))

@@ -22,12 +22,15 @@ from mfal.dft.label import gated
 from mfal.dft.magnetism import Magnetism
 from mfal.dft.sanity import Sanity, flagged
 from mfal.frames import FIDELITIES, WORDS, Frame, Label
+from stores.connect import FILE
 
 
 def check(
     labels: Annotated[
         str,
-        typer.Argument(metavar="LABELS", help=f"{HELP} Or an extended XYZ file.", show_default=False),
+        typer.Argument(
+            metavar="LABELS", help=f"{HELP} Or an extended XYZ file, or a folder of them.", show_default=False
+        ),
     ],
     config: Annotated[
         Path | None,
@@ -42,7 +45,7 @@ def check(
     """
     with refusing():
         campaign = load(config) if config else None
-        if Path(labels).suffix in TRAJECTORIES:
+        if _is_dataset(Path(labels)):
             frames, found = _file(Path(labels), campaign)
         else:
             frames, found, campaign = _stored(labels, campaign)
@@ -57,8 +60,13 @@ def check(
         raise typer.Exit(1)
 
 
+def _is_dataset(path: Path) -> bool:
+    """A folder with a store is asked for what the store says, whatever else it holds."""
+    return path.suffix in TRAJECTORIES or (not (path / FILE).exists() and any(path.glob("*.extxyz")))
+
+
 def _file(path: Path, campaign: Campaign | None) -> tuple[dict[str, Frame], list[Label]]:
-    """Of an extended XYZ file, judged by the limits of a campaign or by those of its elements."""
+    """Of a data set, judged by the limits of a campaign or by those of its elements."""
     from mfal.dataset import read
 
     listed, labels = read(path)

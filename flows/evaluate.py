@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from flows.device import Device, ready
 from flows.refuse import refusing
+from mfal.dataset_files import SPLITS, name_of
 from mfal.frames import FIDELITIES, WORDS, Fidelity
 
 if TYPE_CHECKING:
@@ -41,7 +43,15 @@ def evaluate(
             show_default=False,
         ),
     ],
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET.extxyz", help="The labels.", show_default=False)],
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="The labels: all of an extended XYZ file; of a folder that 'mfal export' wrote those held out, if it"
+            " holds out any.",
+            show_default=False,
+        ),
+    ],
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -58,22 +68,28 @@ def evaluate(
     """
     from mfal import atomic
     from mfal.committee.files import load
-    from mfal.dataset import read
+    from mfal.dataset import read_splits
     from mfal.report.parity import render
     from mfal.training.examples import examples
 
     with refusing():
         place = ready(device)
         committees = {str(path): [model.to(place) for model in load(path)] for path in models}
-        labelled = examples(*read(dataset))
+        parts = read_splits(dataset)
+        held_out = bool(parts["hold_out"][1])
+        labelled = examples(*parts["hold_out" if held_out else "train"])
         rows = {name: predictions(committee, labelled) for name, committee in committees.items()}
         page = plot or _folder(models, dataset) / "parity.html"
-        atomic.replace(page, render(dataset.name, rows).encode())
+        name = f"{name_of(dataset)}, hold-out" if held_out else name_of(dataset)
+        atomic.replace(page, render(name, rows).encode())
     found = {name: accuracies(of_model) for name, of_model in rows.items()}
     if as_json:
-        print(json.dumps({"parity": str(page), "errors": _plain(found)}, indent=2))
+        split = "hold_out" if held_out else None
+        print(json.dumps({"parity": str(page), "split": split, "errors": _plain(found)}, indent=2))
         return
     console = Console(highlight=False)
+    if held_out:
+        console.print(f"{escape(name_of(dataset))}: on its hold-out alone ({SPLITS})", soft_wrap=True)
     console.print(table(found))
     console.print(f"Parity plots:  {escape(str(page))}", soft_wrap=True)
 
@@ -132,7 +148,8 @@ def _plain(found: Mapping[str, Mapping[Fidelity, Accuracy]]) -> list[dict[str, A
 
 
 def _folder(models: Sequence[Path], dataset: Path) -> Path:
-    """Where the page goes: to the model, or, of several, to the dataset."""
+    """Where the page goes: to the model, or, of several, beside the dataset, and never into a published folder."""
     if len(models) > 1:
-        return dataset.parent
+        folder = Path(os.path.abspath(dataset)).parent
+        return folder.parent if (folder / SPLITS).exists() else folder
     return models[0] if models[0].is_dir() else models[0].parent

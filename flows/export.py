@@ -21,12 +21,13 @@ from flows.opened import opened
 from flows.refuse import refuse, refusing
 from mfal import atomic
 from mfal.config_file import load
+from mfal.dataset_files import SPLITS, write_splits
 from mfal.frames import FIDELITIES, WORDS
 
 if TYPE_CHECKING:
     from mfal.data_card.data_set import DataSet
 
-README, SPLITS, SETTINGS = "README.md", "splits.json", "settings.json"
+README, SETTINGS = "README.md", "settings.json"
 #: What a folder is told by to be an export's: all of these, and nothing else but labels.
 ALWAYS = {README, SPLITS, SETTINGS}
 LABELS = {fidelity: f"{fidelity}.extxyz" for fidelity in FIDELITIES}
@@ -109,9 +110,9 @@ def _write_folder(out: Path, data: DataSet, licence: str) -> list[str]:
                 split = ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), reverse=True))
                 lines.append(f"{out / LABELS[fidelity]}: {len(labels)} labels ({split})")
         splits = data.split_lists()
-        _write_json(folder / SPLITS, splits)
+        write_splits(folder, splits)
         settings = data.settings_by_fingerprint()
-        _write_json(folder / SETTINGS, settings)
+        atomic.replace(folder / SETTINGS, f"{json.dumps(settings, indent=2, ensure_ascii=False)}\n".encode())
         card = render(data, licence=licence, made=datetime.now(UTC).date())
         atomic.replace(folder / README, card.encode())
     counted = ", ".join(f"{len(ids)} {name}" for name, ids in splits.items())
@@ -121,10 +122,6 @@ def _write_folder(out: Path, data: DataSet, licence: str) -> list[str]:
         f"{out / SETTINGS}: {', '.join(settings)}",
         f"{out / README}: the card",
     ]
-
-
-def _write_json(path: Path, content: object) -> None:
-    atomic.replace(path, f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode())
 
 
 def _must_be_free(out: Path, force: bool) -> None:

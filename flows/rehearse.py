@@ -13,6 +13,7 @@ from flows.refuse import refusing
 from mfal import atomic
 from mfal.config import Campaign
 from mfal.config_file import load
+from mfal.dataset_files import files
 from mfal.dft.engines import Table
 
 FILE = "rehearsal.yaml"
@@ -23,8 +24,9 @@ def rehearse(
     data: Annotated[
         Path,
         typer.Option(
-            metavar="DATASET.extxyz",
-            help="Frames with labels at both fidelities, and what they cost.",
+            metavar="DATASET",
+            help="Frames with labels at both fidelities, and what they cost: an extended XYZ file, or a folder that"
+            " 'mfal export' wrote.",
             show_default=False,
         ),
     ],
@@ -35,7 +37,7 @@ def rehearse(
         tuple[float, float] | None,
         typer.Option(
             metavar="NONMAGNETIC MAGNETIC",
-            help="Of one calculation, where the file has no core_hours.",
+            help="Of one calculation, where the data set has no core_hours.",
             show_default=False,
         ),
     ] = None,
@@ -64,10 +66,11 @@ def rehearsal(
     """The campaign with a table as its engine and a directory of its own.
 
     Raises:
-        ValueError: there is no such file, or a cost that is not positive.
+        ValueError: there is no such file, a folder has none, or a cost is not positive.
     """
-    if not data.is_file():
+    if not data.exists():
         raise ValueError(f"--data {data}: there is no such file; 'mfal export' writes one")
+    files(data)
     if core_hours is not None and min(core_hours) <= 0:
         raise ValueError(f"--core-hours {core_hours[0]:g} {core_hours[1]:g}: must both be above 0")
     costs = {} if core_hours is None else {"nonmagnetic": core_hours[0], "magnetic": core_hours[1]}

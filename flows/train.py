@@ -1,9 +1,9 @@
-"""`mfal train`: a committee from a file of labels."""
+"""`mfal train`: a committee from a file or a published folder of labels."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,15 +20,25 @@ from flows.refuse import errors, refusing, resumable
 from mfal import atomic
 from mfal.config import TrainingFile
 from mfal.config_file import load_training
+from mfal.dataset_files import SPLITS, name_of
 from mfal.frames import FIDELITIES, WORDS, Fidelity, Frame, Label
 
 #: As `mfal.committee.strategies.Strategy`, whose module imports torch.
 Strategy = Literal["multi-fidelity", "high-only", "transfer", "delta"]
 SETTINGS, HOLD_OUT = "training.yaml", "hold-out.extxyz"
+#: Of the frames, where neither a person nor the data set says what to hold out.
+SHARE = "0.1"
 
 
 def train(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET.extxyz", help="The labels.", show_default=False)],
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="The labels: an extended XYZ file, or a folder that 'mfal export' wrote.",
+            show_default=False,
+        ),
+    ],
     config: Annotated[
         Path | None,
         typer.Option(
@@ -45,13 +55,15 @@ def train(
         ),
     ] = "multi-fidelity",
     hold_out: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SHARE|FILE",
             help="Never trained on: a share of the frames, drawn by the seed, with all their labels; or another extxyz"
-            " file.",
+            f" file. By default the hold-out of the folder, or {SHARE} where it has none. What the folder holds out is"
+            " not trained on either way: a share is drawn from the other frames.",
+            show_default=False,
         ),
-    ] = "0.1",
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The folder to write to: runs/train-DATASET-STRATEGY by default.", show_default=False),
@@ -71,7 +83,8 @@ def train(
     from mfal.training.examples import examples
 
     console = Console(highlight=False)
-    directory = out or Path("runs") / f"train-{dataset.stem}-{strategy}"
+    name = name_of(dataset)
+    directory = out or Path("runs") / f"train-{name if dataset.is_dir() else dataset.stem}-{strategy}"
     with refusing():
         settings = load_training(config) if config else TrainingFile()
         if device:
@@ -82,9 +95,11 @@ def train(
         about = _settings(strategy, settings)
         _must_be_ours(directory / SETTINGS, about)
         console.print(
-            f"{escape(dataset.name)}: {_counts(split.labels)} labels; held out: {_counts(split.held)}",
+            f"{escape(name)}: {_counts(split.labels)} labels; held out: {_counts(split.held)} ({escape(split.how)})",
             soft_wrap=True,
         )
+        if split.unused:
+            console.print(f"Left out: {_counts(split.unused)}, which {SPLITS} holds out", soft_wrap=True)
         try:
             with resumable(), TrainingProgress(console, settings.training.epochs) as progress:
                 models = train_strategy(
@@ -111,19 +126,26 @@ def train(
 
 @dataclass(frozen=True)
 class Split:
-    """What is trained on, and what is held out."""
+    """What is trained on, what is held out and how that came about."""
 
     frames: list[Frame]
     labels: list[Label]
     held_frames: list[Frame]
     held: list[Label]
+    how: str
+    #: Of the folder's hold-out, where another was asked for.
+    unused: Sequence[Label] = ()
 
 
-def _split(dataset: Path, hold_out: str, seed: int) -> Split:
-    from mfal.dataset import read
+def _split(dataset: Path, hold_out: str | None, seed: int) -> Split:
+    from mfal.dataset import read, read_splits
     from mfal.training.hold_out import draw
 
-    frames, labels = read(dataset)
+    parts = read_splits(dataset)
+    (frames, labels), (published_frames, published) = parts["train"], parts["hold_out"]
+    if hold_out is None and published:
+        return Split(frames, labels, published_frames, published, how=f"the hold-out of {SPLITS}")
+    hold_out = SHARE if hold_out is None else hold_out
     try:
         share = float(hold_out)
     except ValueError:
@@ -136,13 +158,15 @@ def _split(dataset: Path, hold_out: str, seed: int) -> Split:
                 f"--hold-out {hold_out}: {len(shared)} of its frames are in {dataset}, too ({', '.join(shared[:3])}"
                 f"{', ...' if len(shared) > 3 else ''}): take them out of one of the two"
             ) from None
-        return Split(frames, labels, held_frames, held)
+        return Split(frames, labels, held_frames, held, how=hold_out, unused=published)
     drawn = draw(labels, share, seed=seed)
     return Split(
         frames=[frame for frame in frames if frame.frame_id not in drawn],
         labels=[label for label in labels if label.frame_id not in drawn],
         held_frames=[frame for frame in frames if frame.frame_id in drawn],
         held=[label for label in labels if label.frame_id in drawn],
+        how=f"a share of {hold_out}, drawn",
+        unused=published,
     )
 
 

@@ -1,4 +1,4 @@
-"""Labels as extended XYZ, the file that people exchange: one image a label.
+"""Labels as extended XYZ, what people exchange: one image a label, in one file or in several files of one folder.
 
 The numbers are in the file as ASE has them: `energy` eV (total), `forces` eV/Å, `stress` eV/Å3 (dE/dstrain / V, the
 sign of CHGNet), `magmoms` µB. The comment line holds `fidelity`, `frame_id` and `fingerprint` beside them, `parent` and
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import ase.io
 import numpy as np
@@ -28,6 +28,7 @@ from ase.units import GPa
 from pymatgen.core import Lattice, Structure
 
 from mfal import atomic
+from mfal.dataset_files import SPLITS, Split, files, splits
 from mfal.frames import FIDELITIES, Fidelity, Frame, Label, canonical, frame_id
 
 #: In the comment line, and never a number.
@@ -72,7 +73,9 @@ def write(
 
 
 def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Frame], list[Label]]:
-    """The frames and labels of a file, from mfal or made elsewhere; atoms stay in the order of the file.
+    """The frames and labels of a file, or of all files of a folder, from mfal or made elsewhere.
+
+    There is a label for each image, in the order of the files; atoms stay in the order of the image.
 
     Without `frame_id`, images of the same crystal (to 5 decimals) are labels of one frame. The keys `REF_energy`,
     `REF_forces` and so on, which other programs write, go before those without `REF_`.
@@ -81,27 +84,29 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
         fidelity: of the images that name none.
 
     Raises:
-        ValueError: something in the file cannot be used; names the image, the field and the mend.
+        ValueError: something in a file cannot be used; names the file, the image, the field and the mend.
     """
     path = Path(path)
     frames: dict[str, Frame] = {}
-    labels: dict[tuple[str, Fidelity], tuple[int, Label]] = {}
-    first: dict[str, int] = {}
-    for number, image in _images(path):
-        with _naming(path, number):
-            origin = {key: str(image.info.get(key, "")) for key in ("parent", "source")}
-            frame = _frame(image, origin["parent"] or path.name, origin["source"] or "extxyz")
-            known = frames.setdefault(frame.frame_id, frame)
-            if not _same_sites(known.structure, frame.structure):
-                raise ValueError(
-                    f"frame_id = {frame.frame_id} is another crystal than in image {first[frame.frame_id]}, or has its"
-                    " atoms in another order: a frame_id stands for one list of atoms"
-                )
-            first.setdefault(frame.frame_id, number)
-            label = _label(image, frame.frame_id, fidelity)
-            if (label.frame_id, label.fidelity) in labels:
-                raise ValueError(_twice(label, *labels[label.frame_id, label.fidelity]))
-            labels[label.frame_id, label.fidelity] = number, label
+    labels: dict[tuple[str, Fidelity], tuple[str, Label]] = {}
+    first: dict[str, str] = {}
+    for file in files(path):
+        for number, image in _images(file):
+            with _naming(file, number):
+                place = f"image {number}" if file == path else f"image {number} of {file.name}"
+                origin = {key: str(image.info.get(key, "")) for key in ("parent", "source")}
+                frame = _frame(image, origin["parent"] or file.name, origin["source"] or "extxyz")
+                known = frames.setdefault(frame.frame_id, frame)
+                if not _same_sites(known.structure, frame.structure):
+                    raise ValueError(
+                        f"frame_id = {frame.frame_id} is another crystal than in {first[frame.frame_id]}, or has its"
+                        " atoms in another order: a frame_id stands for one list of atoms"
+                    )
+                first.setdefault(frame.frame_id, place)
+                label = _label(image, frame.frame_id, fidelity)
+                if (label.frame_id, label.fidelity) in labels:
+                    raise ValueError(_twice(label, *labels[label.frame_id, label.fidelity]))
+                labels[label.frame_id, label.fidelity] = place, label
     found = [label for _, label in labels.values()]
     for name in FIDELITIES:
         prints = sorted({label.fingerprint for label in found if label.fidelity == name})
@@ -111,6 +116,34 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
                 " which do not compare: keep those of one"
             )
     return list(frames.values()), found
+
+
+def read_splits(path: Path | str) -> dict[Split, tuple[list[Frame], list[Label]]]:
+    """As `read`, by what the frames are for: all are for training where no folder says it.
+
+    Raises:
+        ValueError: as `read` and `splits`; or the two do not fit together.
+    """
+    frames, labels = read(path)
+    of = splits(path) or {frame.frame_id: "train" for frame in frames}
+    if lost := [frame.frame_id for frame in frames if frame.frame_id not in of]:
+        raise ValueError(
+            f"{path}: {len(lost)} of its frames are in no split ({', '.join(lost[:3])}{', ...' if lost[3:] else ''}):"
+            f" write them into train or hold_out of {SPLITS}"
+        )
+    parts: dict[Split, tuple[list[Frame], list[Label]]] = {
+        split: (
+            [frame for frame in frames if of[frame.frame_id] == split],
+            [label for label in labels if of[label.frame_id] == split],
+        )
+        for split in get_args(Split)
+    }
+    if "hold_out" in of.values() and not parts["hold_out"][0]:
+        raise ValueError(
+            f"{path}: has no label of the frames that {SPLITS} holds out: put the file with them beside it, or name one"
+            " file in place of the folder"
+        )
+    return parts
 
 
 def iter_frames(path: Path | str, *, skip: int = 0) -> Iterator[Frame]:
@@ -323,8 +356,8 @@ def _checked(name: str, value: Any, shapes: tuple[tuple[int, ...], ...]) -> np.n
     return array
 
 
-def _twice(label: Label, number: int, earlier: Label) -> str:
-    what = f"frame {label.frame_id} has a {label.fidelity} label in image {number} already"
+def _twice(label: Label, place: str, earlier: Label) -> str:
+    what = f"frame {label.frame_id} has a {label.fidelity} label in {place} already"
     if label.fingerprint == earlier.fingerprint:
         return f"{what}: take one of the two out"
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mfal.dataset import QUANTITIES, read
+from mfal.dataset import QUANTITIES, count_images, read
+from mfal.dataset_files import files, name_of, sha256
 from mfal.dft.fidelity import fingerprint
 from mfal.dft.label import CalculationError, gated, order
 from mfal.dft.magnetism import Magnetism
@@ -31,9 +31,9 @@ NOTHING = ("unconverged", "failed")
 
 @dataclass(frozen=True)
 class Image:
-    """A label of a file with its frame, and where in the file it is."""
+    """A label of a data set with its frame, and where it is: the file, and the image in it."""
 
-    number: int
+    place: str
     frame: Frame
     label: Label
 
@@ -49,29 +49,30 @@ class Origin:
 
 
 def images(path: Path, fidelity: Fidelity | None = None) -> Iterator[Image]:
-    """The labels of a file, in its order, each on its canonical frame: the frame that mfal would make of the crystal.
+    """The labels of a data set, in its order, each on its canonical frame: that which mfal would make of the crystal.
 
     Args:
         fidelity: of the images that name none.
 
     Raises:
-        ValueError: something in the file cannot be used; names the image, the field and the mend.
+        ValueError: something in the data set cannot be used; names the file, the image, the field and the mend.
     """
     frames, labels = read(path, fidelity=fidelity)
     given = {frame.frame_id: frame.structure for frame in frames}
     placed: dict[str, tuple[Frame, list[int]]] = {}
-    for number, label in enumerate(labels, start=1):  # `read` refuses an image without a label
-        name = label.frame_id
-        if name not in placed:
-            if odd := [edge for edge in given[name].lattice.abc if not EDGES[0] <= edge <= EDGES[1]]:
-                raise ValueError(f"{path}: image {number}: Lattice: has a vector of {odd[0]:.3g} Å: is it in Å?")
+    numbered = [(file, number) for file in files(path) for number in range(1, count_images(file) + 1)]
+    for (file, number), label in zip(numbered, labels, strict=True):  # `read` refuses an image without a label
+        place, structure = f"{file}: image {number}", given[label.frame_id]
+        if label.frame_id not in placed:
+            if odd := [edge for edge in structure.lattice.abc if not EDGES[0] <= edge <= EDGES[1]]:
+                raise ValueError(f"{place}: Lattice: has a vector of {odd[0]:.3g} Å: is it in Å?")
             try:
-                frame = Frame.of(given[name], parent=path.name, source=f"image {number}")
-                placed[name] = frame, order(frame.structure, given[name])
+                frame = Frame.of(structure, parent=file.name, source=f"image {number}")
+                placed[label.frame_id] = frame, order(frame.structure, structure)
             except CalculationError:
-                raise ValueError(f"{path}: image {number}: has two atoms at one place: take the image out") from None
-        frame, sites = placed[name]
-        yield Image(number, frame, _on(frame, label, sites))
+                raise ValueError(f"{place}: has two atoms at one place: take the image out") from None
+        frame, sites = placed[label.frame_id]
+        yield Image(place, frame, _on(frame, label, sites))
 
 
 def _on(frame: Frame, label: Label, sites: list[int]) -> Label:
@@ -92,7 +93,7 @@ def _on(frame: Frame, label: Label, sites: list[int]) -> Label:
 def origin(
     path: Path, fidelity: Fidelity, written: str, own: dict[str, Any] | None = None, *, same_settings: bool = False
 ) -> Origin:
-    """Of the labels of a file at one fidelity.
+    """Of the labels of a data set at one fidelity.
 
     Args:
         written: the fingerprint in the file.
@@ -111,13 +112,12 @@ def origin(
         )
     if own is not None and (same_settings or named == ours):
         return Origin(ours, own, "campaign")
-    with path.open("rb") as file:
-        source = {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    source = {"sha256": sha256(path)}
     if named:
-        return Origin(named, source | {"source": path.name}, "file")
+        return Origin(named, source | {"source": name_of(path)}, "file")
     # Not of the name: a file that was moved is the same file.
     unknown = fingerprint(source | {"fidelity": fidelity})
-    return Origin(unknown, source | {"source": path.name}, "unknown")
+    return Origin(unknown, source | {"source": name_of(path)}, "unknown")
 
 
 def judged(image: Image, origin: Origin, gate: Magnetism) -> Image:
@@ -139,7 +139,7 @@ def drifts(label: Label) -> bool:
     return label.forces is not None and bool(np.linalg.norm(np.mean(label.forces, axis=0)) > DRIFT)
 
 
-def unique(path: Path, found: Iterable[Image]) -> list[Image]:
+def unique(found: Iterable[Image]) -> list[Image]:
     """Without the images that say the same of the same frame as an earlier one.
 
     Raises:
@@ -150,13 +150,13 @@ def unique(path: Path, found: Iterable[Image]) -> list[Image]:
         before = first.setdefault((image.frame.frame_id, image.label.fidelity), image)
         if before is not image and (other := difference(before.label, image.label)):
             raise ValueError(
-                f"{path}: images {before.number} and {image.number} are {image.label.fidelity} labels of one crystal,"
-                f" and the two differ, {other}: take one out"
+                f"{image.place}: is a {image.label.fidelity} label of the same crystal as {before.place}, and the two"
+                f" differ, {other}: take one out"
             )
     return list(first.values())
 
 
-def merged(path: Path, image: Image, stored: Label | None) -> Label | None:
+def merged(image: Image, stored: Label | None) -> Label | None:
     """The label to keep in the place of the stored one of the same frame and settings; None where that stays.
 
     What came to nothing makes way, and its cost is carried on.
@@ -169,7 +169,7 @@ def merged(path: Path, image: Image, stored: Label | None) -> Label | None:
         return label
     if stored.fidelity != label.fidelity:
         raise ValueError(
-            f"{path}: image {image.number}: fingerprint = {label.fingerprint}: is of {stored.fidelity} labels in the"
+            f"{image.place}: fingerprint = {label.fingerprint}: is of {stored.fidelity} labels in the"
             " store: take it out of the file"
         )
     if stored.status in NOTHING and label.status not in NOTHING:
@@ -177,7 +177,7 @@ def merged(path: Path, image: Image, stored: Label | None) -> Label | None:
         return label.model_copy(update={"attempt": stored.attempt + 1, "earlier_core_hours": spent})
     if stored.status not in NOTHING and (other := difference(stored, label)):
         raise ValueError(
-            f"{path}: image {image.number}: frame {label.frame_id} has a {label.fidelity} label of the same settings"
+            f"{image.place}: frame {label.frame_id} has a {label.fidelity} label of the same settings"
             f" ({label.fingerprint}) already, and the two differ, {other}: take the image out, or give the file the"
             " fingerprint that is right"
         )

@@ -25,16 +25,16 @@ def _element(symbol: str) -> str:
 
 
 def existing(value: Any, info: ValidationInfo) -> Path:
-    """The file that a campaign file names, relative to itself.
+    """The file or folder that a campaign file names, relative to itself.
 
     Raises:
         ValueError: there is none.
     """
     path = Path((info.context or {}).get("folder", ".")) / str(value)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"there is no file {path}: paths are relative to the campaign file")
     return path
 
 
 Symbol = Annotated[str, AfterValidator(_element)]
-ExistingFile = Annotated[Path, BeforeValidator(lambda value, info: existing(value, info).resolve())]
+ExistingPath = Annotated[Path, BeforeValidator(lambda value, info: existing(value, info).resolve())]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from conftest import STRUCTURES
@@ -60,6 +63,20 @@ def test_labels_of_a_file_are_judged_by_size_and_by_the_campaign_given(finished,
     untold = mfal("check", tmp_path / "without.extxyz")
     assert untold.exit_code == 1
     assert "5 flagged" in untold.output
+
+
+def test_a_folder_of_files_is_checked_as_one(mfal, tmp_path):
+    source = Path(__file__).parent.parent / "data" / "rocksalt-gpaw" / "labels.extxyz"
+    frames, labels = dataset.read(source)
+    folder = tmp_path / "set"
+    high = next(label for label in labels if label.fidelity == "magnetic")
+    collapsed = high.model_copy(update={"magmoms": [0.0] * len(high.magmoms)})
+    dataset.write(folder / "nonmagnetic.extxyz", frames, labels[:1])
+    dataset.write(folder / "magnetic.extxyz", frames, [collapsed])
+    judged = mfal("check", folder)
+    assert judged.exit_code == 1
+    assert "1 collapsed" in judged.output
+    assert re.search(r"non-magnetic .*: 1 ok", judged.output)
 
 
 def test_what_cannot_be_checked_or_labelled_is_named(mfal, tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ from mfal.committee.predict import predict
 from mfal.committee.strategies import Strategy
 from mfal.config import Committee, TrainingFile
 from mfal.config_file import load_training
+from mfal.dataset_files import write_splits
 from mfal.frames import Frame, Label
 from mfal.model.multifidelity import MultiFidelityCHGNet, silence
 from mfal.report.standalone import number
@@ -66,6 +67,20 @@ def labelled(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("labelled") / "small.extxyz"
     dataset.write(path, frames, labels)
     return path
+
+
+@pytest.fixture
+def published(labelled, tmp_path) -> tuple[Path, list[str]]:
+    """The same labels as a folder, and the two frames that it holds out, one of them with a magnetic label."""
+    folder = tmp_path / "set.v1"
+    frames, labels = dataset.read(labelled)
+    ids = [frame.frame_id for frame in frames]
+    held = [ids[0], ids[5]]
+    for fidelity in ("nonmagnetic", "magnetic"):
+        of_fidelity = [label for label in labels if label.fidelity == fidelity]
+        dataset.write(folder / f"{fidelity}.extxyz", frames, of_fidelity)
+    write_splits(folder, {"train": ids[1:5], "hold_out": held, "control": ids[1:2]})
+    return folder, held
 
 
 @pytest.fixture
@@ -197,6 +212,85 @@ def test_a_hold_out_of_its_own(train, labelled, tmp_path):
     assert [label.frame_id for label in dataset.read(tmp_path / "model" / "hold-out.extxyz")[1]] == [own.frame_id]
     dataset.write(tmp_path / "leak.extxyz", [own, *frames[:1]], [kept, labels[0]])
     refused(train("--hold-out", tmp_path / "leak.extxyz"), "leak.extxyz: 1 of its frames are in", labels[0].frame_id)
+
+
+def held_out(model: Path) -> set[str]:
+    return {frame.frame_id for frame in dataset.read(model / "hold-out.extxyz")[0]}
+
+
+def test_a_folder_is_trained_on_and_evaluated_by_its_own_splits(published, config, mfal, tmp_path, monkeypatch):
+    folder, held = published
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    result = mfal("train", folder.name, "--config", config)
+    assert result.exit_code == 0, result.output
+    assert (
+        "set.v1: 4 non-magnetic, 3 magnetic labels; held out: 2 non-magnetic, 1 magnetic (the hold-out of splits.json)"
+        in result.stdout
+    )
+    assert "Left out" not in result.stdout
+    model = Path("runs/train-set.v1-multi-fidelity")
+    assert result.stdout.splitlines()[-1] == f"Model:  {model}"
+    assert held_out(model) == set(held)
+
+    # in the folder, as its card has it
+    monkeypatch.chdir(folder)
+    result = mfal("evaluate", tmp_path / model, ".", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["split"] == "hold_out"
+    assert [row["frames"] for row in found["errors"]] == [2, 1]
+    expected = errors(load(tmp_path / model), examples(*dataset.read(tmp_path / model / "hold-out.extxyz")))
+    assert found["errors"][1]["forces"]["mae"] == pytest.approx(expected["magnetic"].forces)
+    assert "<h1>set.v1, hold-out</h1>" in (tmp_path / model / "parity.html").read_text()
+    # several: beside the folder, and not in it
+    for labels, told, count in ((".", True, 2), ("nonmagnetic.extxyz", False, 6)):
+        result = mfal("evaluate", tmp_path / model, tmp_path / model, labels)
+        assert result.exit_code == 0, result.output
+        assert ("set.v1: on its hold-out alone (splits.json)" in result.stdout) == told
+        assert re.search(rf"non-magnetic +{count} ", result.stdout)
+        assert result.stdout.splitlines()[-1] == f"Parity plots:  {tmp_path / 'parity.html'}"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_another_hold_out_than_that_of_the_folder(published, labelled, mfal, config, tmp_path):
+    """Whatever is asked for, what the folder holds out is not learned from."""
+    folder, held = published
+
+    def split(out: str, *more) -> tuple[str, set[str]]:
+        result = mfal("train", folder, "--config", config, "--out", tmp_path / out, *more)
+        assert result.exit_code == 0, result.output
+        return result.stdout, held_out(tmp_path / out)
+
+    said, drawn = split("share", "--hold-out", "0.1")
+    assert "3 non-magnetic, 2 magnetic labels; held out: 1 non-magnetic, 1 magnetic (a share of 0.1, drawn)" in said
+    assert "Left out: 2 non-magnetic, 1 magnetic, which splits.json holds out" in said
+    assert drawn.isdisjoint(held)
+    # the hold-out itself, as a file
+    frames, labels = dataset.read(labelled)
+    own = tmp_path / "own.extxyz"
+    dataset.write(own, frames, [label for label in labels if label.frame_id in held])
+    said, given = split("file", "--hold-out", own)
+    assert f"4 non-magnetic, 3 magnetic labels; held out: 2 non-magnetic, 1 magnetic ({own})" in said
+    assert given == set(held)
+    leak = tmp_path / "leak.extxyz"
+    dataset.write(leak, frames, labels[:2])
+    refused(mfal("train", folder, "--hold-out", leak), "leak.extxyz: 1 of its frames are in", labels[1].frame_id)
+
+
+def test_a_folder_that_holds_out_nothing_is_like_a_file(published, mfal, config, labelled, tmp_path):
+    folder, _ = published
+    (folder / "splits.json").unlink()
+    result = mfal("train", folder, "--config", config, "--out", tmp_path / "folder")
+    assert result.exit_code == 0, result.output
+    assert "(a share of 0.1, drawn)" in result.stdout
+    assert held_out(tmp_path / "folder") == draw(dataset.read(labelled)[1], 0.1, seed=1)
+    result = mfal("evaluate", tmp_path / "folder", folder, "--json")
+    assert json.loads(result.stdout)["split"] is None
+    assert [row["frames"] for row in json.loads(result.stdout)["errors"]] == [6, 4]
+    (folder / "splits.json").write_text("{}")
+    refused(mfal("train", folder), "splits.json: must be {", "frame_ids in quotes")
+    refused(mfal("evaluate", tmp_path / "folder", folder), "splits.json: must be {")
 
 
 def test_nothing_held_out(train, tmp_path):

@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from conftest import mno, rock_salt
 
 from mfal import dataset
+from mfal.dataset_files import SPLITS, sha256, splits, write_splits
 from mfal.frames import Frame, Label
 from mfal.training.examples import examples
 
@@ -242,3 +243,111 @@ def test_where_a_frame_came_from_stays_text(tmp_path, name):
     dataset.write(tmp_path / "data.extxyz", [frame], [label_of(frame)])
     ((again,), _) = dataset.read(tmp_path / "data.extxyz")
     assert (again.parent, again.source) == (name, name)
+
+
+def folder_of(tmp_path, splits: dict | None = None):
+    """Two frames with three labels in a folder, a file a fidelity, beside what is no label."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    frames, labels = two_frames()
+    for fidelity in ("nonmagnetic", "magnetic"):
+        of_fidelity = [label for label in labels if label.fidelity == fidelity]
+        dataset.write(folder / f"{fidelity}.extxyz", frames, of_fidelity)
+    (folder / "README.md").write_text("no labels")
+    (folder / "._magnetic.extxyz").write_bytes(b"\x00\x05\x16\x07")  # of a Mac
+    if splits is not None:
+        write_splits(folder, splits)
+    return folder, frames, labels
+
+
+def test_the_files_of_a_folder_are_read_as_one(tmp_path):
+    folder, frames, labels = folder_of(tmp_path)
+    one = tmp_path / "one.extxyz"
+    one.write_bytes(b"".join((folder / f"{name}.extxyz").read_bytes() for name in ("magnetic", "nonmagnetic")))
+    found_frames, found = dataset.read(folder)
+    assert found == dataset.read(one)[1]
+    assert [(label.frame_id, label.fidelity) for label in found] == [
+        (label.frame_id, label.fidelity) for label in (labels[2], labels[0], labels[1])
+    ]
+    assert [frame.frame_id for frame in found_frames] == [frames[1].frame_id, frames[0].frame_id]
+    assert len(examples(found_frames, found)) == 3
+    assert sha256(folder) == sha256(one) != sha256(folder / "magnetic.extxyz")
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ({"frame_id": "x", "positions": [[2, 2, 2], [0, 0, 0]]}, ["another crystal than in image 2 of a.extxyz"]),
+        ({"frame_id": "x"}, ["has a magnetic label in image 2 of a.extxyz already: take one"]),
+        ({"frame_id": "x", "fingerprint": "b"}, ["in image 2 of a.extxyz already, of other settings"]),
+        ({"REF_energy": "low"}, ["REF_energy = 'low'"]),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_named_by_file_and_image(tmp_path, image, words):
+    foreign(tmp_path / "a.extxyz", {"frame_id": "w", "positions": [[2, 2, 2.1], [0, 0, 0]]}, {"frame_id": "x"})
+    foreign(tmp_path / "b.extxyz", image)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'b.extxyz'}: image 1: ")) as caught:
+        dataset.read(tmp_path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_the_files_of_a_folder_are_of_the_same_settings(tmp_path):
+    foreign(tmp_path / "a.extxyz", {"frame_id": "x", "fingerprint": "a"})
+    foreign(tmp_path / "b.extxyz", {"frame_id": "y", "fingerprint": "b"})
+    with pytest.raises(ValueError, match=r"the magnetic labels are of different settings \(fingerprint = 'a', 'b'\)"):
+        dataset.read(tmp_path)
+
+
+def test_a_folder_without_labels(tmp_path):
+    (tmp_path / "labels.xyz.gz").write_text("")
+    for function in (dataset.read, dataset.read_splits, sha256):
+        with pytest.raises(ValueError, match=re.escape(f"{tmp_path}: is a folder without any *.extxyz: name one that")):
+            function(tmp_path)
+
+
+def test_a_folder_says_what_its_frames_are_for(tmp_path):
+    folder, (one, two), _ = folder_of(tmp_path)
+    assert splits(folder) == splits(folder / "magnetic.extxyz") == {}
+    assert {name: len(found) for name, (_, found) in dataset.read_splits(folder).items()} == {"train": 3, "hold_out": 0}
+    # one that has no label here, and a list that is a part of another
+    write_splits(folder, {"train": [one.frame_id, "gone"], "hold_out": [two.frame_id], "control": ["gone"]})
+    assert splits(folder) == {one.frame_id: "train", "gone": "train", two.frame_id: "hold_out"}
+    parts = dataset.read_splits(folder)
+    assert [frame.frame_id for frame in parts["train"][0]] == [one.frame_id]
+    assert [label.frame_id for label in parts["train"][1]] == [one.frame_id]
+    assert [frame.frame_id for frame in parts["hold_out"][0]] == [two.frame_id]
+    assert sorted(label.fidelity for label in parts["hold_out"][1]) == ["magnetic", "nonmagnetic"]
+    assert len(dataset.read_splits(folder / "nonmagnetic.extxyz")["train"][1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "is not JSON that can be read"),
+        (b"\xff\xff", "is not JSON that can be read"),
+        ("[" * 100_000, "is not JSON that can be read"),
+        ("1" * 10_000, "is not JSON that can be read"),
+        ("[]", "must be {"),
+        ('{"train": []}', "must be {"),
+        ('{"train": {"a": 1}, "hold_out": []}', "must be {"),
+        ('{"train": "abc", "hold_out": []}', "must be {"),
+        ('{"train": [12], "hold_out": []}', "two lists of frame_ids in quotes"),
+        ('{"train": ["a", "b"], "hold_out": ["b"]}', "frame_id = b is in train and in hold_out: take it out of one"),
+    ],
+)
+def test_splits_that_cannot_be_used(tmp_path, text, words):
+    (tmp_path / SPLITS).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        splits(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / SPLITS}: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_splits_that_do_not_fit_the_labels(tmp_path):
+    folder, (one, two), _ = folder_of(tmp_path, {"train": ["a"], "hold_out": ["b"]})
+    with pytest.raises(ValueError, match=f"2 of its frames are in no split .*{one.frame_id}.*: write them into"):
+        dataset.read_splits(folder)
+    write_splits(folder, {"train": [one.frame_id, two.frame_id], "hold_out": ["b"]})
+    with pytest.raises(ValueError, match=r"has no label of the frames that splits\.json holds out: put the file"):
+        dataset.read_splits(folder)

@@ -163,6 +163,8 @@ def test_what_the_card_tells_to_run_runs(exported, mfal, tmp_path, monkeypatch):
     result = mfal(*command.split(), "--config", quick)
     assert result.exit_code == 0, result.output
     assert "9 non-magnetic, 4 magnetic labels; held out: 1 non-magnetic, 1 magnetic" in result.stdout
+    # and it is still what was published
+    assert {path.name for path in exported.iterdir()} == ALWAYS | {"nonmagnetic.extxyz", "magnetic.extxyz"}
 
 
 def test_nothing_private_is_in_it(content, exported):

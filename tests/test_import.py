@@ -152,11 +152,11 @@ def test_the_output_is_what_jobflow_would_have_saved(mfal, tmp_path, monkeypatch
 
 def test_a_campaign_does_not_calculate_what_was_brought(finished, mfal, tmp_path, monkeypatch):
     path, _ = finished
-    assert mfal("export", path, tmp_path / "labels.extxyz").exit_code == 0
+    assert mfal("export", path, tmp_path / "set").exit_code == 0
     small = yaml.safe_load(path.read_text())["training"]
     config = write_campaign(tmp_path, stop={"rounds": 1}, training=small | {"epochs": 1})
-    brought = mfal("import", tmp_path / "labels.extxyz", config)
-    assert "15 new" in brought.stdout
+    brought = mfal("import", tmp_path / "set", config)
+    assert "10 non-magnetic and 5 magnetic labels: 15 new" in brought.stdout
     assert "those of small, which takes these labels" in brought.stdout
 
     def never(*_):
@@ -170,8 +170,34 @@ def test_a_campaign_does_not_calculate_what_was_brought(finished, mfal, tmp_path
     assert mfal("check", config).exit_code == 0
     assert mfal("query", "labels", config, "--format", "csv").stdout.count(",ok,") == 15
     assert mfal("export", config, tmp_path / "again.extxyz").exit_code == 0
-    once, again = (dataset.read(tmp_path / name)[0] for name in ("labels.extxyz", "again.extxyz"))
+    once, again = (dataset.read(tmp_path / name)[0] for name in ("set", "again.extxyz"))
     assert {frame.frame_id for frame in once} == {frame.frame_id for frame in again}
+
+
+def test_a_folder_is_brought_as_one_and_its_settings_are_known(mfal, config, tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    prints = {fidelity: settings_of(config, fidelity) for fidelity in FIDELITIES}
+    low, high = (image(mno(), fidelity, fingerprint=print, core_hours=1.0) for fidelity, print in prints.items())
+    first = image(rock_salt(), "nonmagnetic", fingerprint=prints["nonmagnetic"], core_hours=1.0)
+    written(folder / "nonmagnetic.extxyz", first, low)
+    written(folder / "magnetic.extxyz", high)
+    for count, there in ((3, 0), (0, 3)):
+        result = mfal("import", folder, config)
+        assert result.exit_code == 0, result.output
+        assert f"2 frames, 2 non-magnetic and 1 magnetic labels: {count} new, {there} there already" in result.stdout
+    assert "those of small, which takes these labels" in result.stdout
+    assert {(label.fidelity, label.fingerprint) for label in labels_in(load(config))} == set(prints.items())
+    with open_stores(load(config)) as stores:
+        frame = stores.all_frames("small")[Frame.of(rock_salt(), parent="", source="").frame_id]
+    assert (frame.parent, frame.source) == ("nonmagnetic.extxyz", "image 1")
+    other = image(mno(), "nonmagnetic", fingerprint=prints["nonmagnetic"], energy=-21.0)
+    written(folder / "nonmagnetic.extxyz", first, other)
+    refused = mfal("import", folder, config)
+    assert refused.exit_code == 2
+    assert f"{folder / 'nonmagnetic.extxyz'}: image 2: frame" in refused.stderr
+    (tmp_path / "none").mkdir()
+    assert "is a folder without any *.extxyz" in mfal("import", tmp_path / "none", config).stderr
 
 
 def test_settings_are_the_campaigns_the_files_or_unknown(mfal, config, tmp_path):
@@ -223,7 +249,8 @@ def test_the_same_crystal_twice_in_a_file(mfal, tmp_path):
     other = image(mno(), frame_id="b", energy=-20.5)
     refused = mfal("import", written(tmp_path / "both.extxyz", one, other), tmp_path / "new")
     assert refused.exit_code == 2
-    assert "images 1 and 2" in refused.stderr
+    assert "both.extxyz: image 2: is a magnetic label of the same crystal as" in refused.stderr
+    assert "both.extxyz: image 1, and the two differ" in refused.stderr
     assert "-20.0000 and -20.5000 eV" in refused.stderr
     assert not (tmp_path / "new").exists()
 

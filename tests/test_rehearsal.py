@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from pymatgen.core import Structure
@@ -11,7 +13,8 @@ from mfal import dataset
 from mfal.acquire.experience import Experience, cheap_pays
 from mfal.acquire.probe import Probe
 from mfal.config import Acquire
-from mfal.config_file import load
+from mfal.config_file import ConfigError, load
+from mfal.dft import table as table_of
 from mfal.frames import FIDELITIES, Frame, Label, Score, TrainedCommittee
 from mfal.model.multifidelity import pretrained, silence
 from stores.campaign import open_stores
@@ -59,6 +62,17 @@ def table(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def published(table):
+    """The same labels as a folder, a file a fidelity."""
+    folder = table.with_name("set")
+    frames, labels = dataset.read(table)
+    for fidelity in FIDELITIES:
+        of_fidelity = [label for label in labels if label.fidelity == fidelity]
+        dataset.write(folder / f"{fidelity}.extxyz", frames, of_fidelity)
+    return folder
+
+
 def config(folder, **changes):
     explore = small_campaign(folder)["explore"] | {"frames": 5}
     acquire = {"magnetic_per_round": 2, "control_share": 0.5, "hold_out": 1}
@@ -72,14 +86,14 @@ def config(folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def rehearsed(tmp_path_factory, table):
+def rehearsed(tmp_path_factory, published):
     from typer.testing import CliRunner
 
     from flows.cli import app
 
     folder = tmp_path_factory.mktemp("rehearsed")
     path = config(folder)
-    result = CliRunner().invoke(app, ["rehearse", str(path), "--data", str(table)], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["rehearse", str(path), "--data", str(published)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return path, folder / "run-rehearsal" / "rehearsal.yaml", result.output
 
@@ -133,8 +147,8 @@ def test_what_the_rounds_taught(rehearsed):
     assert found.probe.pairs == len(found.pairs) == len(control) + 3
 
 
-def test_it_is_played_once(rehearsed, table, mfal):
-    again = mfal("rehearse", rehearsed[0], "--data", table)
+def test_it_is_played_once(rehearsed, published, mfal):
+    again = mfal("rehearse", rehearsed[0], "--data", published)
     assert again.exit_code == 0, again.output
     assert "No calculation was started" in again.stdout
     status = mfal("status", rehearsed[1])
@@ -207,6 +221,43 @@ def test_what_cannot_be_rehearsed_is_refused(tmp_path, mfal):
     assert refused.exit_code == 2
     assert "has 2 frames with labels at both fidelities, fewer than" in refused.stderr
     assert "must both be above 0" in mfal("rehearse", path, "--data", few, "--core-hours", 0, 3).stderr
+
+
+def test_a_folder_that_changes_is_another_table(published, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(published, folder)
+    engine = load(config(tmp_path, engine={"kind": "table", "data": "set"})).engine
+    high = folder / "magnetic.extxyz"
+    known, labels = dataset.read(high)
+    name = labels[0].frame_id
+    assert table_of.problems(engine, 16) == []
+    before = engine.promised("magnetic")
+    dataset.write(high, known, [label.model_copy(update={"energy": -1.0}) for label in labels])
+    changed = engine.promised("magnetic")
+    assert table_of.look_up(engine, name, "magnetic").energy == -1.0
+    dataset.write(high, known, labels[1:])
+    assert len(table_of.frames(engine)) == 15
+    dataset.write(folder / "more.extxyz", known, labels[:1])  # the others are as they were
+    found = engine.promised("magnetic")
+    assert len(table_of.frames(engine)) == 16
+    high.unlink()
+    assert len(table_of.frames(engine)) == 1
+    assert len({settings["data"] for settings in (before, changed, found, engine.promised("magnetic"))}) == 4
+    # what holds no labels changes nothing
+    last = engine.promised("magnetic")
+    (folder / "README.md").write_text("the card")
+    assert engine.promised("magnetic") == last
+
+
+def test_a_folder_without_labels_is_no_table(tmp_path, mfal):
+    (tmp_path / "set").mkdir()
+    path = config(tmp_path, engine={"kind": "table", "data": "set"})
+    with pytest.raises(ConfigError, match=r"engine\.data: .*set: is a folder without any \*\.extxyz"):
+        load(path)
+    refused = mfal("rehearse", config(tmp_path), "--data", tmp_path / "set")
+    assert refused.exit_code == 2
+    assert "is a folder without any *.extxyz" in refused.stderr
+    assert not (tmp_path / "run-rehearsal").exists()
 
 
 def test_lost_cheap_calculations_end_a_campaign_in_its_first_round_only(tmp_path):

@@ -8,7 +8,6 @@ from importlib.metadata import version
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mfal.data_card import costs, facts, markdown
 from mfal.data_card.data_set import DataSet
@@ -46,7 +45,6 @@ def render(data: DataSet, *, licence: str, made: date) -> str:
         sizes=facts.sizes(frames),
         origins=facts.origins(frames),
         fidelities=WORDS,
-        files=Markup(json.dumps([f"{fidelity}.extxyz" for fidelity in data.present])),
         magnetic=any(label.fidelity == "magnetic" for label in data.labels),
         words=[WORDS[fidelity] for fidelity in data.present],
         labels=[f"{WORDS[fidelity]} labels" for fidelity in data.present],

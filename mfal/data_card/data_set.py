@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from mfal.config import Campaign
+from mfal.dataset_files import Split
 from mfal.dft.engines import Table
 from mfal.dft.fidelity import fingerprint, fingerprints, settings
 from mfal.dft.label import gated
 from mfal.dft.sanity import flagged
 from mfal.frames import FIDELITIES, Fidelity, Frame, Label, Score
-
-Split = Literal["train", "hold_out"]
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from mfal.dataset_files import files, sha256, versions
 from mfal.dft.magnetism import Magnetism
 from mfal.frames import Fidelity
-from mfal.section import ExistingFile, Section
+from mfal.section import ExistingPath, Section
 
 Bad = Literal["unconverged", "other_state", "collapsed", "failed"]
 
@@ -263,24 +263,29 @@ class Surrogate(EngineSection):
         return {"kind": self.kind, "checkpoint": getattr(self, fidelity)}
 
 
+def _with_files(path: Path) -> Path:
+    files(path)  # refuses a folder that has none
+    return path
+
+
 class Table(EngineSection):
     """Labels of a finished data set in place of DFT: a campaign rehearsed, with the costs that were booked."""
 
     kind: Literal["table"] = "table"
-    #: Extended XYZ with both labels on a frame, as `mfal export` writes it.
-    data: ExistingFile
+    #: Extended XYZ with both labels on a frame: a file, or a folder of files, as `mfal export` writes them.
+    data: Annotated[ExistingPath, AfterValidator(_with_files)]
     #: Core-hours of a calculation where the file has none.
     core_hours: dict[Fidelity, PositiveFloat] = {}
 
     def promised(self, fidelity: Fidelity) -> dict[str, Any]:
-        digest = _digest(self.data, self.data.stat().st_mtime_ns)
+        digest = _digest(self.data, versions(self.data))
         return {"kind": self.kind, "data": digest, "fidelity": fidelity}
 
 
-# A rehearsal asks once a label; the file is read once, and again when it has changed.
+# A rehearsal asks once a label; the files are read once, and again when one has changed.
 @lru_cache(maxsize=2)
-def _digest(path: Path, _: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+def _digest(path: Path, _: tuple[tuple[Path, int], ...]) -> str:
+    return sha256(path)[:12]
 
 
 Engine = Annotated[Gpaw | Vasp | Cp2k | Surrogate | Table, Field(discriminator="kind")]

@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from mfal.dataset import read
+from mfal.dataset_files import versions
 from mfal.dft.engines import Table
 from mfal.frames import FIDELITIES, Fidelity, Frame, Label
 
@@ -19,7 +20,7 @@ def frames(engine: Table) -> list[Frame]:
 
 
 def look_up(engine: Table, frame_id: str, fidelity: Fidelity) -> Label:
-    """The label in the file, with its cost.
+    """The label in the data set, with its cost.
 
     Raises:
         ValueError: there is none, or nothing says what it cost.
@@ -54,11 +55,11 @@ def problems(engine: Table, needed: int) -> list[str]:
 
 
 def _content(engine: Table) -> tuple[list[Frame], Labels]:
-    return _read(engine.data, engine.data.stat().st_mtime_ns)
+    return _read(engine.data, versions(engine.data))
 
 
-# A rehearsal asks for one label at a time; the file is read once, and again when it has changed.
+# A rehearsal asks for one label at a time; the files are read once, and again when one has changed.
 @lru_cache(maxsize=2)
-def _read(path: Path, _: int) -> tuple[list[Frame], Labels]:
+def _read(path: Path, _: tuple[tuple[Path, int], ...]) -> tuple[list[Frame], Labels]:
     found, labels = read(path)
     return found, {(label.frame_id, label.fidelity): label for label in labels}
