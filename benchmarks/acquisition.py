@@ -35,7 +35,7 @@ console = Console(stderr=True)
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Extended XYZ with both labels and core_hours.")] = Path(
+    data: Annotated[Path, typer.Option(help="A file, or folder, with both labels of frames and core_hours.")] = Path(
         "data/rocksalt-gpaw/labels.extxyz"
     ),
     surrogates: Annotated[
@@ -98,8 +98,8 @@ def main(
 
 
 def _table(path: Path) -> Table:
-    if not path.is_file():
-        raise typer.BadParameter(f"there is no file {path}: give --data, or try it with --surrogate 80")
+    if not path.exists():
+        raise typer.BadParameter(f"there is no {path}: give --data, or try it with --surrogate 80")
     table = Table(data=path, core_hours=CORE_HOURS)
     if found := problems(table, 1):
         raise typer.BadParameter(found[0])

@@ -18,12 +18,13 @@ from pydantic import BaseModel, ConfigDict
 from mfal.committee.evaluate import errors
 from mfal.committee.strategies import Strategy, train_strategy
 from mfal.config import Committee, Training
-from mfal.dataset import read
+from mfal.dataset import read_splits
+from mfal.dataset_files import sha256, splits
 from mfal.frames import FIDELITIES, Errors, Fidelity
 from mfal.model.multifidelity import pretrained, silence
 from mfal.training.examples import Example, examples
 
-LOW, HIGH = FIDELITIES
+_, HIGH = FIDELITIES
 #: Random weights have more to learn than pretrained ones.
 LONGER = {"pretrained": 1, "random": 3}
 
@@ -79,26 +80,25 @@ class Data:
         Raises:
             ValueError: a fidelity is missing, or no frames are held out.
         """
-        files = [folder / name for name in (*(f"{fidelity}.extxyz" for fidelity in FIDELITIES), "splits.json")]
-        if missing := [file.name for file in files if not file.is_file()]:
-            raise ValueError(f"{folder}: has no {missing[0]}: give a folder of 'mfal export', with both fidelities")
-        held = set(json.loads(files[-1].read_text())["hold_out"])
-        labels = [example for file in files[:-1] for example in examples(*read(file))]
-        test = [example for example in labels if example.frame_id in held]
-        if not any(example.fidelity == HIGH for example in test):
+        parts = read_splits(folder)
+        train, test = (examples(*parts[split]) for split in ("train", "hold_out"))
+        for fidelity in FIDELITIES:
+            if not any(label.fidelity == fidelity for label in train):
+                raise ValueError(f"{folder}: has no {fidelity} label to learn from: give a folder of 'mfal export'")
+        if not any(label.fidelity == HIGH for label in test):
             raise ValueError(f"{folder}: holds no magnetic label out: there is nothing to test on")
-        rest = [example for example in labels if example.frame_id not in held]
+        named = f"{sha256(folder)} {sorted(splits(folder).items())}"
         return cls(
-            {fidelity: sorted_by_name(rest, fidelity) for fidelity in FIDELITIES},
+            {fidelity: sorted_by_name(train, fidelity) for fidelity in FIDELITIES},
             test,
-            hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12],
+            hashlib.sha256(named.encode()).hexdigest()[:12],
         )
 
     def drawn(self, run: Run) -> list[Example]:
         """The labels of a run: of each fidelity the first of an order that the seed decides, so that a larger run of
         the same seed has all labels of a smaller one."""
         found = []
-        for number, (fidelity, count) in enumerate(((LOW, run.nonmagnetic), (HIGH, run.magnetic))):
+        for number, (fidelity, count) in enumerate(zip(FIDELITIES, (run.nonmagnetic, run.magnetic), strict=True)):
             there = self.train[fidelity]
             if count > len(there):
                 raise ValueError(f"{run}: there are {len(there)} {fidelity} labels to learn from, and not {count}")

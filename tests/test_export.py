@@ -270,7 +270,9 @@ def test_the_card_adds_up(data):
     energies = [label.energy / len(data.frames[label.frame_id].structure) for label in data.of_fidelity("magnetic")]
     assert names["energy, eV/atom"][1].startswith(f"{min(energies):.3f} to {max(energies):.3f} ")
     ions = sum(len(data.frames[label.frame_id].structure) for label in data.of_fidelity("magnetic"))
-    assert sum(int(names[element][0]) for element in ("Li", "Mn", "Fe", "O") if element in names) == ions
+    kinds = {name: int(row[0]) for name, row in names.items() if re.fullmatch(r"(Li|Mn|Fe|O)(\d\+)?", name)}
+    assert sum(kinds.values()) == ions
+    assert {kind for kind in kinds if kind.startswith(("Mn", "Fe"))} <= {"Mn2+", "Mn3+", "Mn4+", "Fe2+", "Fe3+"}
 
 
 def test_what_went_wrong_is_counted_paid_and_told_without_names(content):

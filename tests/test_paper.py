@@ -62,11 +62,10 @@ def test_a_larger_draw_holds_the_smaller_one_of_its_seed(data):
 
 
 def test_a_folder_without_a_test_set_is_refused(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"has no nonmagnetic\.extxyz: give a folder of 'mfal export'"):
+    (tmp_path / "labels.extxyz").write_text((folder / "nonmagnetic.extxyz").read_text())
+    with pytest.raises(ValueError, match="has no magnetic label to learn from"):
         Data.read(tmp_path)
-    for fidelity in FIDELITIES:
-        (tmp_path / f"{fidelity}.extxyz").write_text((folder / f"{fidelity}.extxyz").read_text())
-    (tmp_path / "splits.json").write_text(json.dumps({"train": [], "hold_out": []}))
+    (tmp_path / "more.extxyz").write_text((folder / "magnetic.extxyz").read_text())
     with pytest.raises(ValueError, match="nothing to test on"):
         Data.read(tmp_path)
 

@@ -11,7 +11,7 @@ import numpy as np
 from mfal.data_card.data_set import DataSet
 from mfal.data_card.markdown import between
 from mfal.dft.magnetism import Magnetism
-from mfal.dft.valence import MOMENTS
+from mfal.dft.valence import MOMENTS, assign
 from mfal.frames import Fidelity, Frame
 
 #: Compositions that are named one by one.
@@ -91,10 +91,14 @@ def _ranges(data: DataSet, fidelity: Fidelity) -> dict[str, str]:
     }
 
 
-def difference(data: DataSet) -> float | None:
-    """eV/Å, root mean square over components, of the forces at the two fidelities; None where no frame has both."""
+def difference(data: DataSet) -> tuple[float, float] | None:
+    """Of the forces at the two fidelities on the frames that have both: the root mean square of the difference of a
+    component, eV/Å, and the correlation; None where no frame has both."""
     both = [(low.forces, high.forces) for low, high in data.pairs if low.forces and high.forces]
-    return _rms([np.subtract(high, low) for low, high in both]) if both else None
+    if not both:
+        return None
+    low, high = (np.concatenate([np.ravel(forces) for forces in of_one]) for of_one in zip(*both, strict=True))
+    return _rms([high - low]), float(np.corrcoef(low, high)[0, 1])
 
 
 def _rms(arrays: Sequence[np.ndarray]) -> float:
@@ -102,15 +106,19 @@ def _rms(arrays: Sequence[np.ndarray]) -> float:
 
 
 def moments(data: DataSet) -> list[tuple[str, int, str]]:
-    """Of each element: its symbol, how many ions, and their |moment| (µB)."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """Of each kind of ion: its symbol with the valence that the charges of its frame demand, where they tell one, how
+    many there are, and their |moment| (µB)."""
+    found: dict[tuple[str, int | None], list[float]] = defaultdict(list)
     for label in data.of_fidelity("magnetic"):
-        for site, moment in zip(data.frames[label.frame_id].structure, label.magmoms or (), strict=False):
-            found[site.specie.symbol].append(abs(moment))
+        structure = data.frames[label.frame_id].structure
+        for site, valence, moment in zip(structure, assign(structure), label.magmoms or (), strict=False):
+            found[site.specie.symbol, valence].append(abs(moment))
+    order = elements(data.published.values())
     return [
-        (element, len(found[element]), between(found[element], 2))
-        for element in elements(data.published.values())
-        if element in found
+        (f"{element}{valence}+" if valence else element, len(sizes), between(sizes, 2))
+        for (element, valence), sizes in sorted(
+            found.items(), key=lambda kind: (order.index(kind[0][0]), kind[0][1] or 0)
+        )
     ]
 
 
