@@ -2,6 +2,7 @@
 # make test         set up this machine, with Chromium, and run the tests
 # make lint         ruff and mypy
 # make test-slow    the tests that take minutes
+# make paper        the paper's experiments on data/lmfp-gpaw, into docs/paper.md (hours); make paper-quick: minutes
 # make test-cluster install Slurm, too, and run the tests on a queue (root)
 
 PYTHON ?= python3
@@ -15,10 +16,19 @@ TEST_PACKAGES := $(shell grep -qs '^ID=ubuntu' /etc/os-release || echo chromium)
 # What the tests on a queue start.
 CLUSTER_PACKAGES := slurm-wlm munge
 
-.PHONY: quickstart test test-slow test-cluster lint install system clean
+.PHONY: quickstart paper paper-quick test test-slow test-cluster lint install system clean
 
 quickstart: install
 	$(BIN)/mfal run configs/quickstart.yaml
+
+# Both go on where they stopped.
+paper: install
+	$(BIN)/python -m benchmarks.paper --plots docs/paper --page docs/paper.md
+	$(BIN)/python -m benchmarks.acquisition --data data/lmfp-gpaw --plot docs/paper/acquisition.svg --page docs/paper.md
+
+paper-quick: install
+	$(BIN)/python -m benchmarks.paper --quick --results runs/paper/quick.jsonl
+	$(BIN)/python -m benchmarks.acquisition --data data/lmfp-gpaw --seeds 1 --rounds 1 --epochs 2 --results runs/paper/quick-rules.jsonl
 
 test test-slow: PACKAGES += $(TEST_PACKAGES)
 test: install

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks import curves, picture, surrogate
+from benchmarks import curves, page, picture, surrogate
 from benchmarks.play import TEST_SHARE, Play, Settings, play
 from benchmarks.rules import RULES, WINDOW
 from mfal.config import Committee, Training
@@ -54,7 +55,7 @@ def main(
     jobs: Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)] = 2,
     results: Annotated[Path | None, typer.Option(help="Finished plays, from which a rerun goes on.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the learning curves here, as SVG.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
+    into: Annotated[Path | None, typer.Option("--page", help="Fill the table of this page in.")] = None,
 ) -> None:
     """Play several selection rules over the same pool, seeds and budget, and print what each needs."""
     chosen = rules or list(RULES)
@@ -88,13 +89,12 @@ def main(
     for row in summary.rows():
         printed.add_row(*row)
     Console(width=None if Console().is_terminal else 200).print(printed)
-    if markdown is not None:
-        lines = [curves.HEADER, ["---"] * len(curves.HEADER), *summary.rows()]
-        markdown.write_text(
-            f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{curves.NOTES}\n"
-        )
     if plot is not None:
         picture.draw(plot, summary, title)
+    if into is not None:
+        shown = [f"![{plot.stem}]({os.path.relpath(plot, into.parent)})"] if plot else []
+        rows = page.table(curves.HEADER, summary.rows())
+        page.fill(into, "acquisition", "\n\n".join([*shown, rows, f"{title}.", curves.NOTES]))
 
 
 def _table(path: Path) -> Table:

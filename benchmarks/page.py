@@ -9,12 +9,12 @@ from mfal import atomic
 
 
 def fill(page: Path, name: str, text: str) -> None:
-    """Put `text` between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+    """Put `text` between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
 
     Raises:
         ValueError: the page has no such marks, or has them more than once.
     """
-    begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     content = page.read_text()
     if content.count(begin) != 1 or content.count(end) != 1 or content.index(end) < content.index(begin):
         raise ValueError(f"{page}: must have one line {begin.strip()!r} and after it one line {end!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -82,7 +83,7 @@ def _show(experiment: Experiment, done: dict[Run, Result], about: str, plots: Pa
     picture = plots / f"{experiment.name}.svg"
     paper_plots.draw(picture, experiment, done)
     if into is not None:
-        shown = f"![{experiment.title}]({picture.relative_to(into.parent)})"
+        shown = f"![{experiment.title}]({os.path.relpath(picture, into.parent)})"
         page.fill(into, experiment.name, "\n\n".join([shown, page.table(header, rows), about]))
 
 

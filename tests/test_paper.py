@@ -149,11 +149,11 @@ def test_a_ratio_is_taken_seed_by_seed():
 
 def test_a_page_is_filled_between_its_marks(tmp_path):
     text = tmp_path / "page.md"
-    text.write_text("above\n<!-- begin one -->\nold\n<!-- end one -->\nbelow\n")
+    text.write_text("above\n<!-- one: begin -->\nold\n<!-- one: end -->\nbelow\n")
     page.fill(text, "one", page.table(["a", "b"], [["1", "2"]]))
     page.fill(text, "one", page.table(["a", "b"], [["3", "4"]]))
     assert (
-        text.read_text() == "above\n<!-- begin one -->\n| a | b |\n| --- | --- |\n| 3 | 4 |\n<!-- end one -->\nbelow\n"
+        text.read_text() == "above\n<!-- one: begin -->\n| a | b |\n| --- | --- |\n| 3 | 4 |\n<!-- one: end -->\nbelow\n"
     )
-    with pytest.raises(ValueError, match="begin two"):
+    with pytest.raises(ValueError, match="two: begin"):
         page.fill(text, "two", "")
