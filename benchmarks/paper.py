@@ -91,8 +91,8 @@ def _trained(
     path: Path, wanted: Sequence[Experiment], folder: Path, labels: Data, settings: Settings, jobs: int
 ) -> dict[Run, Result]:
     """The results of all runs; those that the file has are not trained again."""
-    print_ = fingerprint(labels, settings)
-    done = {result.run: result for result in _finished(path, print_)}
+    key = fingerprint(labels, settings)
+    done = {result.run: result for result in _finished(path, key)}
     runs = dict.fromkeys(run for experiment in wanted for run in experiment.runs)
     # Seed by seed, so that an interrupted run has all that its first seeds can tell.
     missing = sorted((run for run in runs if run not in done), key=lambda run: run.seed)
@@ -131,10 +131,10 @@ def _read(folder: Path, digest: str) -> Data:
     return data
 
 
-def _finished(path: Path, print_: str) -> Iterator[Result]:
+def _finished(path: Path, key: str) -> Iterator[Result]:
     """Of the same data and settings."""
     for line in path.read_text().splitlines() if path.exists() else []:
-        if (found := Result.model_validate_json(line)).fingerprint == print_:
+        if (found := Result.model_validate_json(line)).fingerprint == key:
             yield found
 
 
