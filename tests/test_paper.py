@@ -152,8 +152,16 @@ def test_a_page_is_filled_between_its_marks(tmp_path):
     text.write_text("above\n<!-- one: begin -->\nold\n<!-- one: end -->\nbelow\n")
     page.fill(text, "one", page.table(["a", "b"], [["1", "2"]]))
     page.fill(text, "one", page.table(["a", "b"], [["3", "4"]]))
-    assert (
-        text.read_text() == "above\n<!-- one: begin -->\n| a | b |\n| --- | --- |\n| 3 | 4 |\n<!-- one: end -->\nbelow\n"
-    )
+    lines = [
+        "above",
+        "<!-- one: begin -->",
+        "| a | b |",
+        "| --- | --- |",
+        "| 3 | 4 |",
+        "<!-- one: end -->",
+        "below",
+        "",
+    ]
+    assert text.read_text().split("\n") == lines
     with pytest.raises(ValueError, match="two: begin"):
         page.fill(text, "two", "")
