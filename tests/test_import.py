@@ -9,6 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
+from jobflow import Flow
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from conftest import STRUCTURES, mno, rock_salt, write_campaign
@@ -336,7 +337,7 @@ def test_a_campaign_calculates_what_was_brought_and_is_bad(mfal, config, tmp_pat
     assert (label.status, label.reason) == ("failed", "has no forces, which a calculation of these settings gives")
     frame = Frame.of(mno(), parent="", source="")
     job = label_job(campaign.engine, campaign.magnetism, frame, "nonmagnetic", "small", 0)
-    run_flow(job, campaign, lambda *_: None)
+    run_flow(Flow(job, name="small"), campaign, lambda *_: None)
     bad, good = sorted(labels_in(campaign), key=lambda label: label.attempt)
     assert (bad.status, good.status, good.attempt, good.earlier_core_hours) == ("failed", "ok", 2, 2.0)
 
