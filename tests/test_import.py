@@ -9,10 +9,10 @@ import ase.io
 import numpy as np
 import pytest
 import yaml
-from jobflow import Flow
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from conftest import STRUCTURES, mno, rock_salt, write_campaign
+from jobflow import Flow
 
 from flows.calculation import LabelMaker, label_job
 from flows.local import run_flow
