@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -15,12 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, i
 
 import benchmarks  # noqa: F401, isort: skip (before torch: it sets how threads wait)
 import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks import curves, page, picture, surrogate
+from benchmarks import curves, page, picture, resumed, surrogate
 from benchmarks.play import TEST_SHARE, Play, Settings, play
 from benchmarks.rules import RULES, WINDOW
 from mfal.config import Committee, Training
@@ -114,36 +111,19 @@ def _played(
     """All plays, in the order of the rules; those that the file has are not played again."""
     content = f"{table.promised('magnetic')['data']} {settings.model_dump_json()}"
     fingerprint = hashlib.sha256(content.encode()).hexdigest()[:12]
-    done = {(play.rule, play.seed): play for play in _finished(path, fingerprint)}
+    done = {(play.rule, play.seed): play for play in resumed.finished(path, Play, fingerprint)}
     # Seed by seed, so that an interrupted run has all rules of its first seeds.
     missing = [(rule, seed) for seed in seeds for rule in rules if (rule, seed) not in done]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        running = [pool.submit(play, rule, seed, table, settings, fingerprint) for rule, seed in missing]
-        try:
-            for number, future in enumerate(as_completed(running), 1):
-                found = future.result()
-                done[found.rule, found.seed] = found
-                with path.open("a") as file:
-                    file.write(found.model_dump_json() + "\n")
-                console.print(
-                    f"{number} of {len(missing)}: {found.rule}, seed {found.seed}:"
-                    f" {found.points[0].force_error:.1f} to {found.points[-1].force_error:.1f} meV/Å with"
-                    f" {found.points[-1].total:.3g} core-hours, {found.seconds:.0f} s",
-                    highlight=False,
-                )
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    tasks = [(rule, seed, table, settings, fingerprint) for rule, seed in missing]
+    for number, found in enumerate(resumed.run(path, play, tasks, jobs), 1):
+        done[found.rule, found.seed] = found
+        console.print(
+            f"{number} of {len(missing)}: {found.rule}, seed {found.seed}:"
+            f" {found.points[0].force_error:.1f} to {found.points[-1].force_error:.1f} meV/Å with"
+            f" {found.points[-1].total:.3g} core-hours, {found.seconds:.0f} s",
+            highlight=False,
+        )
     return [done[rule, seed] for rule in rules for seed in seeds]
-
-
-def _finished(path: Path, fingerprint: str) -> Iterator[Play]:
-    """Plays of the same data and settings."""
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if (found := Play.model_validate_json(line)).fingerprint == fingerprint:
-            yield found
 
 
 if __name__ == "__main__":

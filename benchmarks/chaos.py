@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import ledger
+from benchmarks import ledger, page
 from benchmarks.chaos_cluster import KINDS, bring_all, cluster, on_the_cluster, uuid_of
 from benchmarks.chaos_processes import in_processes, ready_to_fork
 from benchmarks.chaos_seen import Kill, Observer, Small
@@ -197,8 +197,7 @@ def main(
     for row in rows:
         table.add_row(*row)
     Console(width=None if Console().is_terminal else 160).print(table)
-    lines = [HEADER, ["---"] * len(HEADER), *rows]
-    text = f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{verdict.notes()}\n"
+    text = f"{title}\n\n{page.table(HEADER, rows)}\n\n{verdict.notes()}\n"
     for file in filter(None, [folder / "table.md", markdown]):
         file.write_text(text)
     if verdict.is_bad:

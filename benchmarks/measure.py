@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from rich.table import Table
 
+from benchmarks import page
+
 HEADER = ("what", "peer", "ours", "peer's", "ratio", "of the fastest", "goal", "")
 
 
@@ -107,5 +109,4 @@ def plain(rows: Sequence[Row], title: str) -> Table:
 
 
 def markdown(rows: Sequence[Row], title: str) -> str:
-    lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in rows)]
-    return f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return f"{title}\n\n{page.table(HEADER, (row.cells() for row in rows))}\n"

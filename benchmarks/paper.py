@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, it does not see its own package
 
-import benchmarks  # noqa: F401, isort: skip (before torch: it sets how threads wait)
-import torch
+import benchmarks  # noqa: F401, isort: skip (before torch, which others import: it sets how threads wait)
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as Printed
 
-from benchmarks import page, paper_plots, paper_tables
+from benchmarks import page, paper_plots, paper_tables, resumed
 from benchmarks.experiments import SHARES, Experiment, experiments
 from benchmarks.trainings import Data, Result, Run, Settings, fingerprint, trained
 
@@ -92,29 +89,15 @@ def _trained(
 ) -> dict[Run, Result]:
     """The results of all runs; those that the file has are not trained again."""
     key = fingerprint(labels, settings)
-    done = {result.run: result for result in _finished(path, key)}
+    done = {result.run: result for result in resumed.finished(path, Result, key)}
     runs = dict.fromkeys(run for experiment in wanted for run in experiment.runs)
     # Seed by seed, so that an interrupted run has all that its first seeds can tell.
     missing = sorted((run for run in runs if run not in done), key=lambda run: run.seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
+    tasks = [(run, folder, labels.digest, settings) for run in missing]
     columns = (TextColumn("trainings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with (
-        ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        Progress(*columns, console=console) as progress,
-    ):
-        bar = progress.add_task("", total=len(missing))
-        running = [pool.submit(_train, run, folder, labels.digest, settings) for run in missing]
-        try:
-            for future in as_completed(running):
-                found = future.result()
-                done[found.run] = found
-                with path.open("a") as file:
-                    file.write(found.model_dump_json() + "\n")
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with Progress(*columns, console=console) as progress:
+        for found in progress.track(resumed.run(path, _train, tasks, jobs), total=len(tasks)):
+            done[found.run] = found
     return done
 
 
@@ -129,13 +112,6 @@ def _read(folder: Path, digest: str) -> Data:
     if data.digest != digest:
         raise ValueError(f"{folder}: has changed since this began: start again")
     return data
-
-
-def _finished(path: Path, key: str) -> Iterator[Result]:
-    """Of the same data and settings."""
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if (found := Result.model_validate_json(line)).fingerprint == key:
-            yield found
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from pymongo import MongoClient
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import page
 from benchmarks.cells import olivines
 from benchmarks.measure import machine
 from mfal.frames import Frame
@@ -234,8 +235,7 @@ def main(
         printed.add_row(*line)
     Console(width=160).print(printed)
     if markdown:
-        rows = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-        markdown.write_text(f"{title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n")
+        markdown.write_text(f"{title}\n\n{page.table(lines[0], lines[1:])}\n")
 
 
 if __name__ == "__main__":

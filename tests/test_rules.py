@@ -9,9 +9,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from benchmarks import curves
-from benchmarks.acquisition import _finished
 from benchmarks.curves import Interval, Reach, mean_error, paired, reach
 from benchmarks.play import Ledger, Play, Point, Settings, play, split
+from benchmarks.resumed import finished
 from benchmarks.rules import RULES, WINDOW, State, acquire, force_deviation
 from mfal.acquire.cost import Calculation
 from mfal.acquire.experience import Experience
@@ -327,5 +327,5 @@ def test_a_rerun_takes_the_plays_of_the_same_data_and_settings(tmp_path):
     path = tmp_path / "results.jsonl"
     plays = [planted("random", 0, 5.0), planted("random", 1, 5.0).model_copy(update={"fingerprint": "other"})]
     path.write_text("".join(play.model_dump_json() + "\n" for play in plays))
-    assert list(_finished(path, "x")) == plays[:1]
-    assert list(_finished(tmp_path / "none.jsonl", "x")) == []
+    assert list(finished(path, Play, "x")) == plays[:1]
+    assert list(finished(tmp_path / "none.jsonl", Play, "x")) == []
