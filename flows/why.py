@@ -73,8 +73,8 @@ def _digits(frame_id: str) -> str:
 
 def _title(frame: Frame, campaign: str) -> str:
     formula, atoms = frame.structure.composition.formula.replace(" ", ""), len(frame.structure)
-    where = f"{frame.source} of {frame.parent}" if frame.source != "extxyz" else f"from {frame.parent}"
-    return f"[bold]{frame.frame_id}[/]  {formula}, {atoms} atoms, {escape(where)}; campaign {escape(campaign)}"
+    where = escape(f"{frame.source} of {frame.parent}")
+    return f"[bold]{frame.frame_id}[/]  {formula}, {atoms} atoms, {where}; campaign {escape(campaign)}"
 
 
 def _numbers(score: Score, before: Round | None) -> Table:

@@ -77,7 +77,7 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
 
     There is a label for each image, in the order of the files; atoms stay in the order of the image.
 
-    Without `frame_id`, images of the same crystal (to 5 decimals) are labels of one frame. The keys `REF_energy`,
+    Without `frame_id`, images of the same crystal (to 6 decimals) are labels of one frame. The keys `REF_energy`,
     `REF_forces` and so on, which other programs write, go before those without `REF_`.
 
     Args:
@@ -95,7 +95,7 @@ def read(path: Path | str, *, fidelity: Fidelity | None = None) -> tuple[list[Fr
             with _naming(file, number):
                 place = f"image {number}" if file == path else f"image {number} of {file.name}"
                 origin = {key: str(image.info.get(key, "")) for key in ("parent", "source")}
-                frame = _frame(image, origin["parent"] or file.name, origin["source"] or "extxyz")
+                frame = _frame(image, origin["parent"] or file.name, origin["source"] or f"image {number}")
                 known = frames.setdefault(frame.frame_id, frame)
                 if not _same_sites(known.structure, frame.structure):
                     raise ValueError(

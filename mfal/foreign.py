@@ -58,16 +58,17 @@ def images(path: Path, fidelity: Fidelity | None = None) -> Iterator[Image]:
         ValueError: something in the data set cannot be used; names the file, the image, the field and the mend.
     """
     frames, labels = read(path, fidelity=fidelity)
-    given = {frame.frame_id: frame.structure for frame in frames}
+    given = {frame.frame_id: frame for frame in frames}
     placed: dict[str, tuple[Frame, list[int]]] = {}
     numbered = [(file, number) for file in files(path) for number in range(1, count_images(file) + 1)]
     for (file, number), label in zip(numbered, labels, strict=True):  # `read` refuses an image without a label
-        place, structure = f"{file}: image {number}", given[label.frame_id]
+        place, named = f"{file}: image {number}", given[label.frame_id]
+        structure = named.structure
         if label.frame_id not in placed:
             if odd := [edge for edge in structure.lattice.abc if not EDGES[0] <= edge <= EDGES[1]]:
                 raise ValueError(f"{place}: Lattice: has a vector of {odd[0]:.3g} Å: is it in Å?")
             try:
-                frame = Frame.of(structure, parent=file.name, source=f"image {number}")
+                frame = Frame.of(structure, parent=named.parent, source=named.source)
                 placed[label.frame_id] = frame, order(frame.structure, structure)
             except CalculationError:
                 raise ValueError(f"{place}: has two atoms at one place: take the image out") from None

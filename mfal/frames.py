@@ -47,11 +47,15 @@ def canonical(structure: Structure) -> Structure:
 
 
 def frame_id(structure: Structure) -> str:
-    """The content hash of a canonical structure: 12 hexadecimal digits of species, lattice and positions."""
+    """The content hash of a canonical structure: 12 hexadecimal digits of species, lattice and positions.
+
+    With all decimals that a canonical structure has: float noise is far from the middle between two such numbers. With
+    one less, every tenth number would lie there, and a frame that is read from a file would have another name.
+    """
     content = [
         [site.specie.symbol for site in structure],
-        np.round(structure.lattice.matrix, DECIMALS - 1).tolist(),
-        (np.round(structure.cart_coords, DECIMALS - 1) + 0.0).tolist(),
+        (np.round(structure.lattice.matrix, DECIMALS) + 0.0).tolist(),
+        (np.round(structure.cart_coords, DECIMALS) + 0.0).tolist(),
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 

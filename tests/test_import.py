@@ -159,6 +159,10 @@ def test_a_campaign_does_not_calculate_what_was_brought(finished, mfal, tmp_path
     brought = mfal("import", tmp_path / "set", config)
     assert "10 non-magnetic and 5 magnetic labels: 15 new" in brought.stdout
     assert "those of small, which takes these labels" in brought.stdout
+    with open_stores(load(config)) as stores:
+        theirs = {frame.frame_id: (frame.parent, frame.source) for frame in dataset.read(tmp_path / "set")[0]}
+        assert {name: (x.parent, x.source) for name, x in stores.all_frames("small").items()} == theirs
+    assert "set" not in str(theirs)
 
     def never(*_):
         raise AssertionError("a label was calculated")
