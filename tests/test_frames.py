@@ -51,9 +51,7 @@ def test_the_id_of_a_canonical_frame_does_not_depend_on_float_noise():
         before = frame(strained.perturb(0.05))
         lattice, positions = before.structure.lattice.matrix, before.structure.cart_coords
         noise = [1e-13 * rng.normal(size=numbers.shape) for numbers in (lattice, positions)]
-        again = Structure(
-            lattice + noise[0], before.structure.species, positions + noise[1], coords_are_cartesian=True
-        )
+        again = Structure(lattice + noise[0], before.structure.species, positions + noise[1], coords_are_cartesian=True)
         assert frame_id(again) == frame(again).frame_id == before.frame_id
 
 
