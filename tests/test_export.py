@@ -308,6 +308,7 @@ def test_what_went_wrong_is_counted_paid_and_told_without_names(content):
     assert found["magnetic", "unconverged"] == ["0", "1", "0.500"]
     assert found["non-magnetic", "ok, but flagged"][:2] == ["1", "1"]
     reasons = {row[1]: row[2:] for row in page.rows if len(row) == 4}
+    assert ["magnetic", "unconverged → ok", "1"] in page.rows
     assert reasons["failed"] == ["GPAW stopped with exit code 1", "1"]
     assert reasons["unconverged"] == ["no self-consistency", "1"]
     assert reasons["ok, but flagged"] == ["a force of … eV/Å (sanity.force = 40)", "1"]
@@ -316,6 +317,9 @@ def test_what_went_wrong_is_counted_paid_and_told_without_names(content):
     # failures are paid, too, and the price is of those that are good
     spent = sum(label.core_hours for label in planted if label.fidelity == "magnetic")
     assert ("magnetic", markdown.number(spent), 3, markdown.number(spent / 3)) in costs.spent(data)
+    cheap_ones = sum(label.core_hours for label in planted if label.fingerprint == cheap[0].fingerprint)
+    dearer = markdown.number((spent / 3) / (cheap_ones / 8))  # of ten, one is flagged and one has no cost
+    assert f"a good magnetic label {dearer} times a good non-magnetic one" in page.text
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from mfal.data_card.data_set import DataSet
@@ -15,7 +15,7 @@ def outcomes(data: DataSet) -> list[tuple[str, str, int, int, str]]:
     """Fidelity, how it ended, how many labels, how many attempts, and the core-hours of those."""
     rows = []
     for fidelity in FIDELITIES:
-        last, every = _at(data.labels, fidelity), _at((*data.labels, *data.earlier), fidelity)
+        last, every = _at(data.labels, fidelity), _all(data, fidelity)
         for ending in sorted({_ending(label) for label in every}, key=lambda ending: (ending != "ok", ending)):
             tries = [label for label in every if _ending(label) == ending]
             labels = sum(_ending(label) == ending for label in last)
@@ -23,16 +23,32 @@ def outcomes(data: DataSet) -> list[tuple[str, str, int, int, str]]:
     return rows
 
 
+def courses(data: DataSet) -> list[tuple[str, str, int]]:
+    """Fidelity, how one attempt after another ended, and how many labels went that way; of those attempted again."""
+    ends: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for label in sorted((*data.labels, *data.earlier), key=lambda label: label.attempt):
+        ends[label.fidelity, label.frame_id].append(_ending(label))
+    found = Counter((WORDS[f], " → ".join(ends[f, name])) for f, name in ends if len(ends[f, name]) > 1)
+    return [(*course, count) for course, count in sorted(found.items())]
+
+
 def spent(data: DataSet) -> list[tuple[str, str, int, str]]:
-    """Fidelity, core-hours of all attempts, how many good labels, and what one of them cost: those apart whose cost
-    nobody booked."""
-    rows = []
-    for fidelity in FIDELITIES:
-        hours = _hours(_at((*data.labels, *data.earlier), fidelity))
-        good = data.of_fidelity(fidelity)
-        booked = sum(label.core_hours > 0 for label in good)
-        rows.append((WORDS[fidelity], number(hours), len(good), number(hours / booked if booked else None)))
-    return rows
+    """Fidelity, core-hours of all attempts, how many good labels, and what one of them cost."""
+    return [
+        (
+            WORDS[fidelity],
+            number(_hours(_all(data, fidelity))),
+            len(data.of_fidelity(fidelity)),
+            number(price(data, fidelity)),
+        )
+        for fidelity in FIDELITIES
+    ]
+
+
+def price(data: DataSet, fidelity: Fidelity) -> float | None:
+    """Core-hours of all attempts for each good label, but those whose cost nobody booked."""
+    booked = sum(label.core_hours > 0 for label in data.of_fidelity(fidelity))
+    return _hours(_all(data, fidelity)) / booked if booked else None
 
 
 def ratio(data: DataSet) -> str:
@@ -41,8 +57,18 @@ def ratio(data: DataSet) -> str:
     return number(high / low) if low and high else ""
 
 
+def ratio_of_prices(data: DataSet) -> str:
+    """How many times a good non-magnetic label a good magnetic one cost, with all that came to nothing."""
+    low, high = (price(data, fidelity) for fidelity in FIDELITIES)
+    return number(high / low) if low and high else ""
+
+
 def _at(labels: Iterable[Label], fidelity: Fidelity) -> list[Label]:
     return [label for label in labels if label.fidelity == fidelity]
+
+
+def _all(data: DataSet, fidelity: Fidelity) -> list[Label]:
+    return _at((*data.labels, *data.earlier), fidelity)
 
 
 def _hours(labels: Iterable[Label]) -> float:
