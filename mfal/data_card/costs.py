@@ -25,7 +25,7 @@ def outcomes(data: DataSet) -> list[tuple[str, str, int, int, str]]:
 
 def courses(data: DataSet) -> list[tuple[str, str, int]]:
     """Fidelity, how one attempt after another ended, and how many labels went that way; of those attempted again."""
-    ends: dict[tuple[str, str], list[str]] = defaultdict(list)
+    ends: dict[tuple[Fidelity, str], list[str]] = defaultdict(list)
     for label in sorted((*data.labels, *data.earlier), key=lambda label: label.attempt):
         ends[label.fidelity, label.frame_id].append(_ending(label))
     found = Counter((WORDS[f], " → ".join(ends[f, name])) for f, name in ends if len(ends[f, name]) > 1)
