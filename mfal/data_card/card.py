@@ -49,7 +49,7 @@ def render(data: DataSet, *, licence: str, made: date) -> str:
         words=[WORDS[fidelity] for fidelity in data.present],
         labels=[f"{WORDS[fidelity]} labels" for fidelity in data.present],
         outcomes=costs.outcomes(data),
-        reasons=costs.reasons((*data.labels, *data.earlier)),
+        reasons=costs.reasons(data.attempts),
         courses=costs.courses(data),
         spent=costs.spent(data),
         free=sum(not label.core_hours for label in data.good),

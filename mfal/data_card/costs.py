@@ -15,7 +15,7 @@ def outcomes(data: DataSet) -> list[tuple[str, str, int, int, str]]:
     """Fidelity, how it ended, how many labels, how many attempts, and the core-hours of those."""
     rows = []
     for fidelity in FIDELITIES:
-        last, every = _at(data.labels, fidelity), _all(data, fidelity)
+        last, every = _at(data.labels, fidelity), _at(data.attempts, fidelity)
         for ending in sorted({_ending(label) for label in every}, key=lambda ending: (ending != "ok", ending)):
             tries = [label for label in every if _ending(label) == ending]
             labels = sum(_ending(label) == ending for label in last)
@@ -26,7 +26,7 @@ def outcomes(data: DataSet) -> list[tuple[str, str, int, int, str]]:
 def courses(data: DataSet) -> list[tuple[str, str, int]]:
     """Fidelity, how one attempt after another ended, and how many labels went that way; of those attempted again."""
     ends: dict[tuple[Fidelity, str], list[str]] = defaultdict(list)
-    for label in sorted((*data.labels, *data.earlier), key=lambda label: label.attempt):
+    for label in sorted(data.attempts, key=lambda label: label.attempt):
         ends[label.fidelity, label.frame_id].append(_ending(label))
     found = Counter((WORDS[f], " → ".join(ends[f, name])) for f, name in ends if len(ends[f, name]) > 1)
     return [(*course, count) for course, count in sorted(found.items())]
@@ -37,7 +37,7 @@ def spent(data: DataSet) -> list[tuple[str, str, int, str]]:
     return [
         (
             WORDS[fidelity],
-            number(_hours(_all(data, fidelity))),
+            number(_hours(_at(data.attempts, fidelity))),
             len(data.of_fidelity(fidelity)),
             number(price(data, fidelity)),
         )
@@ -48,7 +48,7 @@ def spent(data: DataSet) -> list[tuple[str, str, int, str]]:
 def price(data: DataSet, fidelity: Fidelity) -> float | None:
     """Core-hours of all attempts for each good label, but those whose cost nobody booked."""
     booked = sum(label.core_hours > 0 for label in data.of_fidelity(fidelity))
-    return _hours(_all(data, fidelity)) / booked if booked else None
+    return _hours(_at(data.attempts, fidelity)) / booked if booked else None
 
 
 def ratio(data: DataSet) -> str:
@@ -65,10 +65,6 @@ def ratio_of_prices(data: DataSet) -> str:
 
 def _at(labels: Iterable[Label], fidelity: Fidelity) -> list[Label]:
     return [label for label in labels if label.fidelity == fidelity]
-
-
-def _all(data: DataSet, fidelity: Fidelity) -> list[Label]:
-    return _at((*data.labels, *data.earlier), fidelity)
 
 
 def _hours(labels: Iterable[Label]) -> float:

@@ -57,6 +57,11 @@ class DataSet:
         return cls(campaign, frames, flagged(frames, final, campaign.sanity), earlier, others, scores)
 
     @cached_property
+    def attempts(self) -> list[Label]:
+        """All that was calculated with the present settings."""
+        return [*self.labels, *self.earlier]
+
+    @cached_property
     def good(self) -> list[Label]:
         return [label for label in self.labels if label.good]
 
