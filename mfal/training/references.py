@@ -51,7 +51,10 @@ def _shift(model: MultiFidelityCHGNet, examples: Sequence[Example]) -> torch.Ten
     ]
     difference = np.array([example.energy for example in examples]) - torch.cat(predicted).numpy()
     composition = np.stack([_composition(example, weight.shape[1]) for example in examples])
-    shift, *_ = np.linalg.lstsq(composition, difference, rcond=1e-6)
+    # Elements that no label has get exactly nothing: over all of them, round-off would give some of them 1e-32 eV.
+    present = composition.any(axis=0)
+    shift = np.zeros(weight.shape[1])
+    shift[present], *_ = np.linalg.lstsq(composition[:, present], difference, rcond=1e-6)
     return torch.as_tensor(shift, dtype=weight.dtype, device=weight.device)
 
 
