@@ -62,7 +62,7 @@ def experiments(labels: Mapping[Fidelity, int], seeds: int, shares: Sequence[flo
     few = some(high, [FEW])[0]
 
     def line(name: str, **run: object) -> Series:
-        alone = run["strategy"] == "high-only"
+        alone = run["strategy"] in ("high-only", "as pretrained")
         points = {n: every(magnetic=n, **({"nonmagnetic": 0} if alone else {}), **run) for n in numbers}
         return Series(name, points)
 
@@ -74,6 +74,8 @@ def experiments(labels: Mapping[Fidelity, int], seeds: int, shares: Sequence[flo
             [
                 line("magnetic only", strategy="high-only", weights=weights),
                 line("multi-fidelity", strategy="multi-fidelity", weights=weights),
+                # What there is without any training: the least that a training must better.
+                *([line("as pretrained", strategy="as pretrained")] if weights == "pretrained" else []),
             ],
             "magnetic only",
         )
