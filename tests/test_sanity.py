@@ -111,6 +111,9 @@ def test_the_closest_pair_is_found_through_the_faces_of_the_cell():
     assert pair == "Mn (site 0) and O (site 1)"
     thin = Structure(Lattice([[4, 0, 0], [8, 1, 0], [0, 0, 4]]), ["O"], [[0, 0, 0]])  # its own image is at 1 Å
     assert closest_pair(thin) == (pytest.approx(1.0 / 1.32), "O (site 0) and O (site 0)")
+    # A cell read in the wrong unit: a search for its images must not fill the memory.
+    share, _ = closest_pair(Structure(Lattice.cubic(1e9), ["O", "O"], [[0, 0, 0], [0, 0, 0.5]]))
+    assert share > 1e8
 
 
 def test_labels_that_are_bad_or_lack_numbers_stay_as_they_are_and_judge_nobody(real):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
+from ase.geometry.minkowski_reduction import minkowski_reduce
 from pydantic import Field, PositiveFloat
 from pymatgen.core import Structure
 from scipy.optimize import least_squares
@@ -70,7 +71,7 @@ def closest_pair(structure: Structure) -> tuple[float, str]:
     """The smallest distance of two sites as a share of the sum of their covalent radii, and which two they are."""
     distances = structure.distance_matrix.copy()
     # an atom's own images: of the shortest lattice vector
-    np.fill_diagonal(distances, min(structure.lattice.get_niggli_reduced_lattice().abc))
+    np.fill_diagonal(distances, np.linalg.norm(minkowski_reduce(structure.lattice.matrix)[0], axis=1).min())
     radii = np.array([covalent_radii[atomic_numbers[site.specie.symbol]] for site in structure])
     shares = distances / (radii[:, None] + radii[None])
     i, j = np.unravel_index(int(np.argmin(shares)), shares.shape)
