@@ -56,7 +56,17 @@ def main(
     torch.set_num_threads(threads)
     settings = Settings(torch.device(device), threads, min(repeats, 3) if quick else repeats, quick, compiled)
     rows, console = [], Console(stderr=True)
-    parts = (training, memory_of_a_step, inference, graphs, launches, shallow_committee, deep_committee, tf32)
+    parts = (
+        training,
+        subnormal_numbers,
+        memory_of_a_step,
+        inference,
+        graphs,
+        launches,
+        shallow_committee,
+        deep_committee,
+        tf32,
+    )
     with console.status("") as status:
         for part in parts:
             status.update(part.__name__.replace("_", " "))
@@ -87,6 +97,23 @@ def training(settings: Settings) -> Iterator[Row]:
                 frames=frames,
                 goal=Goal(">=", 4.5),
             )
+
+
+def subnormal_numbers(settings: Settings) -> Iterator[Row]:
+    """What it is worth that mfal.model takes them for zero. With one thread, as it is set for each thread by itself."""
+    frames = 4 if settings.quick else 8
+    what, peer = f"training step, {frames} x 28 atoms, one CPU thread", "mfal, subnormal numbers kept"
+    ours = Ours(olivines(frames), torch.device("cpu"))
+
+    def train(*, flush: bool) -> None:
+        torch.set_flush_denormal(flush)
+        ours.train()
+
+    torch.set_num_threads(1)
+    times = settings.times(lambda: train(flush=True), lambda: train(flush=False))
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(settings.threads)
+    yield timed(what, peer, times, frames=frames, goal=Goal(">=", 1))
 
 
 def memory_of_a_step(settings: Settings) -> Iterator[Row]:
