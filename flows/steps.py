@@ -21,7 +21,7 @@ from pydantic import Field
 from flows.jobs import advance
 from mfal.acquire.candidate import candidate, thresholds
 from mfal.acquire.cost import CostModel
-from mfal.acquire.experience import Experience, cheap_pays, learn
+from mfal.acquire.experience import Experience, cheap_pays, learn, verdict
 from mfal.acquire.route import first_round, reconsider, route
 from mfal.acquire.stop import reason_to_stop
 from mfal.committee.evaluate import errors, parity
@@ -337,7 +337,7 @@ def evaluate(
             cheap=cheap_pays(campaign.acquire, experience),
             decisions=dict(Counter(score.decision for score in scores)),
             calibration={kind: found.model_dump() for kind, found in grown.calibration.items()},
-            probe=grown.probe.message if grown.probe else "",
+            probe=verdict(campaign.acquire, grown),
             saving=grown.saving.message if grown.saving else "",
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         ),

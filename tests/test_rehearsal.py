@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 
 from flows.steps import decide
 from mfal import dataset
-from mfal.acquire.experience import Experience, cheap_pays
+from mfal.acquire.experience import Experience, cheap_pays, verdict
 from mfal.acquire.probe import Probe
 from mfal.config import Acquire
 from mfal.config_file import ConfigError, load
@@ -278,6 +278,11 @@ def test_the_probe_may_stop_the_cheap_calculations():
         known = [Experience(probe=probe) for probe in (bad, good, unsure, None)]
         assert [cheap_pays(Acquire(nonmagnetic=mode), experience) for experience in known] == found
     assert cheap_pays(Acquire(), None)
+    known = Experience(probe=bad)
+    assert verdict(Acquire(), known) == "no, so the loop goes on with magnetic labels only"
+    forced = "no; the loop goes on with both fidelities (acquire.nonmagnetic: always)"
+    assert verdict(Acquire(nonmagnetic="always"), known) == forced
+    assert verdict(Acquire(), Experience()) == ""
 
 
 def test_cheap_labels_that_do_not_pay_are_neither_trained_on_nor_calculated(tmp_path, table, mfal):
@@ -287,7 +292,7 @@ def test_cheap_labels_that_do_not_pay_are_neither_trained_on_nor_calculated(tmp_
     path = config(tmp_path, acquire=acquire, explore=explore, stop={"rounds": 2})
     result = mfal("rehearse", path, "--data", table)
     assert result.exit_code == 0, result.output
-    assert "so the loop goes on magnetic only" in " ".join(result.stdout.split())
+    assert "so the loop goes on with magnetic labels only" in " ".join(result.stdout.split())
     stores = open_stores(tmp_path / "run-rehearsal")
     first, second = stores.all_rounds("small-rehearsal")
     scores = [score for score in stores.all_scores("small-rehearsal") if score.round == 1]

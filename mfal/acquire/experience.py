@@ -51,6 +51,17 @@ def cheap_pays(settings: Acquire, experience: Experience | None) -> bool:
     return experience is None or experience.probe is None or experience.probe.worth is not False
 
 
+def verdict(settings: Acquire, experience: Experience) -> str:
+    """What the random frames say of the cheap labels, and what the campaign makes of it."""
+    if experience.probe is None:
+        return ""
+    fidelities = "both fidelities" if cheap_pays(settings, experience) else "magnetic labels only"
+    goes_on = f"the loop goes on with {fidelities}"
+    if settings.nonmagnetic == "auto":
+        return f"{experience.probe.message}, so {goes_on}"
+    return f"{experience.probe.message}; {goes_on} (acquire.nonmagnetic: {settings.nonmagnetic})"
+
+
 def learn(
     before: Experience | None,
     frames: Mapping[str, Frame],

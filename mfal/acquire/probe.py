@@ -81,7 +81,7 @@ def probe(pairs: Sequence[tuple[np.ndarray, np.ndarray]], cost_ratio: float) -> 
     if len(pairs) < MIN_PAIRS:
         message = (
             f"{len(pairs)} random frames with good labels at both fidelities are too few to say yet whether the"
-            f" non-magnetic ones pay ({MIN_PAIRS} are needed), so the loop goes on with both fidelities"
+            f" non-magnetic ones pay ({MIN_PAIRS} are needed)"
         )
         return Probe(**unknown, saving=None, worth=None, message=message)
     # [frames, 3]: the sums that a correlation is made of
@@ -90,7 +90,7 @@ def probe(pairs: Sequence[tuple[np.ndarray, np.ndarray]], cost_ratio: float) -> 
     if np.isnan(correlation):
         message = (
             "the force errors at one fidelity are zero throughout, so they have no correlation and nothing can be"
-            " said yet: the loop goes on with both fidelities"
+            " said yet"
         )
         return Probe(**unknown, saving=None, worth=None, message=message)
     rng = np.random.default_rng(0)
@@ -103,20 +103,13 @@ def probe(pairs: Sequence[tuple[np.ndarray, np.ndarray]], cost_ratio: float) -> 
         f" magnetic label costs {cost_ratio:.1f} times a non-magnetic one:"
     )
     if best <= 0:
-        verdict = (
-            "the cheap labels cost more than they can save, so the loop goes on magnetic only, still drawing the"
-            " control arm at both"
-        )
+        verdict = "the cheap labels cost more than they can save"
     elif saving <= 0:
         verdict = (
-            f"the cheap labels are predicted to cost more than they save, but up to {best:.0%} saved is still possible,"
-            " so the loop goes on with both fidelities"
+            f"the cheap labels are predicted to cost more than they save, but up to {best:.0%} saved is still possible"
         )
     else:
-        verdict = (
-            f"the cheap labels are predicted to save {saving:.0%} of the core-hours, so the loop goes on with both"
-            " fidelities"
-        )
+        verdict = f"the cheap labels are predicted to save {saving:.0%} of the core-hours"
     return Probe(
         pairs=len(pairs),
         correlation=correlation,
