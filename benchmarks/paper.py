@@ -37,9 +37,14 @@ def main(
         bool, typer.Option("--quick", help="Minutes: to see that it runs; the numbers mean little.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
-    labels_seen: Annotated[int, typer.Option(help="By a stage of a training; random weights see more.", min=1)] = 5000,
+    labels_seen: Annotated[
+        int, typer.Option(help="By a training, for each fidelity that it learns; random weights see more.", min=1)
+    ] = 500,
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile/--plain", help="Compile trainings: minutes first, then faster.")
+    ] = True,
     jobs: Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)] = 2,
     results: Annotated[Path, typer.Option(help="Finished trainings, from which a rerun goes on.")] = RUNS
     / "done.jsonl",
@@ -50,9 +55,12 @@ def main(
     labels = Data.read(data)
     counts = {fidelity: len(found) for fidelity, found in labels.train.items()}
     if quick:
-        seeds, labels_seen = min(seeds, 2), min(labels_seen, 100)
+        seeds, labels_seen, compiled = min(seeds, 2), min(labels_seen, 20), False
     settings = Settings(
-        labels_seen=labels_seen, batch_size=batch_size, device=cast(Literal["auto", "cpu", "cuda"], device)
+        labels_seen=labels_seen,
+        batch_size=batch_size,
+        device=cast(Literal["auto", "cpu", "cuda"], device),
+        compile=compiled,
     )
     all_of_them = experiments(counts, seeds, SHARES[-2:] if quick else SHARES)
     if unknown := set(figures or ()) - {experiment.name for experiment in all_of_them}:
@@ -64,7 +72,7 @@ def main(
     about = (
         f"{data}: {counts['magnetic']} magnetic and {counts['nonmagnetic']} non-magnetic labels to learn from,"
         f" {sum(example.fidelity == 'magnetic' for example in labels.test)} magnetic ones to test on. {seeds} seeds;"
-        f" a stage of a training sees {labels_seen} labels in batches of {batch_size}. {NOTE}"
+        f" a training sees {labels_seen} labels for each fidelity that it learns, in batches of {batch_size}. {NOTE}"
     )
     for experiment in wanted:
         _show(experiment, done, about, plots, into)

@@ -57,14 +57,19 @@ class Result(BaseModel):
 class Settings(BaseModel):
     """What all trainings have in common."""
 
-    #: That a stage of a training sees; the same for all, so that more labels do not mean more steps.
+    #: That a training sees for each fidelity that it learns, in one stage or in two; the same for all, so that more
+    #: labels do not mean more steps.
     labels_seen: int
     batch_size: int
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    #: Twice as fast after a minute or two, for each kind of model that there is.
+    compile: bool = False
 
-    def training(self, labels: int, weights: Literal["pretrained", "random"]) -> Training:
-        seen = self.labels_seen * LONGER[weights]
-        return Training(epochs=max(1, round(seen / labels)), batch_size=self.batch_size, device=self.device)
+    def training(self, labels: int, weights: Literal["pretrained", "random"], *, fidelities: int = 1) -> Training:
+        """Of one stage."""
+        seen = self.labels_seen * fidelities * LONGER[weights]
+        epochs = max(1, round(seen / labels))
+        return Training(epochs=epochs, batch_size=self.batch_size, device=self.device, compile=self.compile)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,8 @@ def sorted_by_name(labels: Sequence[Example], fidelity: Fidelity) -> list[Exampl
 
 def fingerprint(data: Data, settings: Settings) -> str:
     """Of what decides a result beside the run."""
-    content: dict[str, Any] = settings.model_dump(exclude={"device"}) | {"data": data.digest, "longer": LONGER}
+    content: dict[str, Any] = settings.model_dump(include={"labels_seen", "batch_size"})
+    content |= {"data": data.digest, "longer": LONGER}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -136,13 +142,13 @@ def learned(run: Run, labels: Sequence[Example], settings: Settings) -> Model:
         model = MultiFidelityCHGNet.from_pretrained("0.3.0", fidelities=[HIGH]).eval()
         fit_reference_energies(model, labels)
         return model
-    last = run.magnetic if run.strategy in ("high-only", "transfer", "delta") else len(labels)
+    together = run.strategy == "multi-fidelity"
     (trained,) = train_strategy(
         run.strategy,
         labels,
         # Not checked: a model without any part is one that takes both fidelities for the same.
         Committee(members=1).model_copy(update={"parts": run.parts}),
-        settings.training(last, run.weights),
+        settings.training(len(labels) if together else run.magnetic, run.weights, fidelities=2 if together else 1),
         seed=run.seed,
         start=blank(run.seed) if run.weights == "random" else None,
         low=settings.training(run.nonmagnetic, run.weights) if run.nonmagnetic else None,
