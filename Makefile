@@ -3,6 +3,7 @@
 # make lint         ruff and mypy
 # make test-slow    the tests that take minutes
 # make paper        the paper's experiments on data/lmfp-gpaw, into docs/paper.md (hours); make paper-quick: minutes
+# make model        the model in models/, from data/lmfp-gpaw
 # make test-cluster install Slurm, too, and run the tests on a queue (root)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ TEST_PACKAGES := $(shell grep -qs '^ID=ubuntu' /etc/os-release || echo chromium)
 # What the tests on a queue start.
 CLUSTER_PACKAGES := slurm-wlm munge
 
-.PHONY: quickstart paper paper-quick test test-slow test-cluster lint install system clean
+.PHONY: quickstart paper paper-quick model test test-slow test-cluster lint install system clean
 
 quickstart: install
 	$(BIN)/mfal run configs/quickstart.yaml
@@ -29,6 +30,10 @@ paper: install
 paper-quick: install
 	$(BIN)/python -m benchmarks.paper --quick --results runs/paper/quick.jsonl
 	$(BIN)/python -m benchmarks.acquisition --data data/lmfp-gpaw --seeds 1 --rounds 1 --epochs 2 --results runs/paper/quick-rules.jsonl
+
+model: install
+	$(BIN)/mfal train data/lmfp-gpaw --config configs/lmfp-model.yaml --out runs/lmfp-model
+	$(BIN)/mfal fold runs/lmfp-model --out models/lmfp-magnetic.pth.tar
 
 test test-slow: PACKAGES += $(TEST_PACKAGES)
 test: install
