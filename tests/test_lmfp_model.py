@@ -22,7 +22,7 @@ def test_the_example_of_its_card_relaxes_half_iron_half_manganese(monkeypatch):
     and 4.74 Å.
     """
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "models" / "README.md").read_text(), re.DOTALL)
-    assert len(example.splitlines()) == 5
+    assert len([line for line in example.splitlines() if line]) == 5  # ruff wants an empty one below the imports
     monkeypatch.chdir(ROOT)
     names: dict = {}
     exec(example, names)

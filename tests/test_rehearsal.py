@@ -279,7 +279,9 @@ def test_the_probe_may_stop_the_cheap_calculations():
         assert [cheap_pays(Acquire(nonmagnetic=mode), experience) for experience in known] == found
     assert cheap_pays(Acquire(), None)
     known = Experience(probe=bad)
-    assert verdict(Acquire(), known) == "no, so the loop goes on with magnetic labels only"
+    assert verdict(Acquire(), known) == (
+        "no, so the loop goes on with magnetic labels only, still drawing the control arm at both"
+    )
     forced = "no; the loop goes on with both fidelities (acquire.nonmagnetic: always)"
     assert verdict(Acquire(nonmagnetic="always"), known) == forced
     assert verdict(Acquire(), Experience()) == ""

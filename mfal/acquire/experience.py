@@ -55,8 +55,8 @@ def verdict(settings: Acquire, experience: Experience) -> str:
     """What the random frames say of the cheap labels, and what the campaign makes of it."""
     if experience.probe is None:
         return ""
-    fidelities = "both fidelities" if cheap_pays(settings, experience) else "magnetic labels only"
-    goes_on = f"the loop goes on with {fidelities}"
+    magnetic_only = "magnetic labels only, still drawing the control arm at both"
+    goes_on = f"the loop goes on with {'both fidelities' if cheap_pays(settings, experience) else magnetic_only}"
     if settings.nonmagnetic == "auto":
         return f"{experience.probe.message}, so {goes_on}"
     return f"{experience.probe.message}; {goes_on} (acquire.nonmagnetic: {settings.nonmagnetic})"
