@@ -26,6 +26,7 @@ from benchmarks.measure import Goal, Row, machine, markdown, plain, side_by_side
 from mfal.committee.members import perturb_readouts
 from mfal.model import engine
 from mfal.model.graph import Graph
+from mfal.model.subnormal import subnormal_is_zero
 from mfal.training.compiled import CompiledGradients, CompiledPredict
 
 STOCK = f"chgnet {version('chgnet')}"
@@ -100,18 +101,17 @@ def training(settings: Settings) -> Iterator[Row]:
 
 
 def subnormal_numbers(settings: Settings) -> Iterator[Row]:
-    """What it is worth that mfal.model takes them for zero. With one thread, as it is set for each thread by itself."""
+    """What it is worth that a training takes them for zero. With one thread, as each has a setting of its own."""
     frames = 4 if settings.quick else 8
     what, peer = f"training step, {frames} x 28 atoms, one CPU thread", "mfal, subnormal numbers kept"
     ours = Ours(olivines(frames), torch.device("cpu"))
 
-    def train(*, flush: bool) -> None:
-        torch.set_flush_denormal(flush)
-        ours.train()
+    def as_trained() -> None:
+        with subnormal_is_zero():
+            ours.train()
 
     torch.set_num_threads(1)
-    times = settings.times(lambda: train(flush=True), lambda: train(flush=False))
-    torch.set_flush_denormal(True)
+    times = settings.times(as_trained, ours.train)
     torch.set_num_threads(settings.threads)
     yield timed(what, peer, times, frames=frames, goal=Goal(">=", 1))
 

@@ -8,14 +8,24 @@ import pytest
 import yaml
 from conftest import small_campaign, write_campaign
 
-from mfal.config_file import ConfigError, load
+from mfal.config import TrainingFile
+from mfal.config_file import ConfigError, load, load_training
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-@pytest.mark.parametrize("path", sorted({*CONFIGS.glob("*.yaml")} - {CONFIGS / "training.yaml"}), ids=lambda p: p.name)
+#: For `mfal train`: no campaign.
+TRAININGS = {CONFIGS / "training.yaml", CONFIGS / "lmfp-model.yaml"}
+
+
+@pytest.mark.parametrize("path", sorted({*CONFIGS.glob("*.yaml")} - TRAININGS), ids=lambda path: path.name)
 def test_shipped_campaigns_load(path):
     assert load(path).campaign == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(TRAININGS), ids=lambda path: path.name)
+def test_shipped_trainings_load(path):
+    assert isinstance(load_training(path), TrainingFile)
 
 
 def test_lmfp_is_the_28_atom_olivine_with_vacancies():

@@ -1,6 +1,8 @@
 """Labels to examples, the masked loss and the training loop."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -386,3 +388,29 @@ def test_a_longer_graph_gives_the_same_predictions():
 def test_device():
     assert device("cpu") == torch.device("cpu")
     assert device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_subnormal_numbers_are_zeros_in_all_threads_and_only_for_a_while():
+    """In a process of its own: here torch may have started its threads before mfal."""
+    code = """
+import torch
+torch.set_num_threads(2)
+from mfal.model.subnormal import subnormal_is_zero
+
+def left(): return (torch.full((1 << 22,), 2e-38) / 4).any().item()
+
+print(left())
+with subnormal_is_zero():
+    print(left())
+    with subnormal_is_zero():
+        pass
+    print(left())
+print(left(), 5e-324 > 0)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "False", "False", "True", "True"]
+
+
+def test_a_training_leaves_the_process_its_subnormal_numbers(surrogate_examples):
+    train(fitted(surrogate_examples), surrogate_examples, Training(epochs=1, batch_size=64), seed=0)
+    assert np.float64(2.3e-308) / 4 > 0

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from mfal.config import Training
 from mfal.model.engine import predict
 from mfal.model.multifidelity import MultiFidelityCHGNet
+from mfal.model.subnormal import subnormal_is_zero
 from mfal.training import checkpoint
 from mfal.training.checkpoint import Entry, Progress
 from mfal.training.compiled import CompiledGradients
@@ -90,7 +91,7 @@ def train(
     if settings.patience is not None and not hold_out:
         raise ValueError("training.patience needs a hold-out to be patient about: give one, or leave patience out")
     _check_cutoffs(model, [*examples, *hold_out])
-    with _tf32(settings.tf32):
+    with _tf32(settings.tf32), subnormal_is_zero():
         return _Run(model, examples, hold_out, settings, seed, directory, on_epoch).finish()
 
 
