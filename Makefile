@@ -25,7 +25,7 @@ quickstart: install
 # Both go on where they stopped.
 paper: install
 	$(BIN)/python -m benchmarks.paper --plots docs/paper --page docs/paper.md
-	$(BIN)/python -m benchmarks.acquisition --data data/lmfp-gpaw --plot docs/paper/acquisition.svg --page docs/paper.md
+	$(BIN)/python -m benchmarks.acquisition --data data/lmfp-gpaw --seeds 3 --compile --plot docs/paper/acquisition.svg --page docs/paper.md
 
 paper-quick: install
 	$(BIN)/python -m benchmarks.paper --quick --results runs/paper/quick.jsonl

@@ -48,6 +48,9 @@ def main(
     members: Annotated[int, typer.Option(min=2)] = 4,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     batch_size: Annotated[int, typer.Option(min=1)] = 4,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile trainings: minutes first, then twice as fast.")
+    ] = False,
     target: Annotated[float | None, typer.Option(help="meV/Å. By default what random ends with, seed by seed.")] = None,
     jobs: Annotated[int, typer.Option(help="Processes, of one thread each.", min=1)] = 2,
     results: Annotated[Path | None, typer.Option(help="Finished plays, from which a rerun goes on.")] = None,
@@ -70,7 +73,7 @@ def main(
         start=start,
         core_hours=buys * magnetic,
         committee=Committee(kind=cast(Literal["shallow", "deep"], kind), members=members),
-        training=Training(epochs=epochs, batch_size=batch_size, device="cpu"),
+        training=Training(epochs=epochs, batch_size=batch_size, device="cpu", compile=compiled),
     )
     plays = _played(results or RUNS / f"{data.stem}.jsonl", chosen, range(seeds), table, settings, jobs)
     summary = curves.Table.of(plays, target)
