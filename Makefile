@@ -37,7 +37,7 @@ model: install
 
 test test-slow: PACKAGES += $(TEST_PACKAGES)
 test: install
-	$(BIN)/python -m pytest -m "not slow and not cluster"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow and not cluster"
 
 test-slow: install
 	$(BIN)/python -m pytest -m "slow and not cluster"

@@ -44,6 +44,7 @@ def starts(folder: Path) -> int:
     return sum(line.startswith("$ ") for line in (folder / "gpaw.log").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_an_unconverged_calculation_is_attempted_again_only_with_other_limits(tmp_path, mfal):
     """GPAW for real: too few iterations for any frame, then for none."""
     engine = {"kind": "gpaw", "cutoff": 250, "kpoint_density": 1.0, "processes": 2, "retries": []}
