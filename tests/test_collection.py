@@ -109,7 +109,7 @@ def test_two_campaigns_in_one_store_are_kept_apart(finished, tmp_path, mfal):
         assert every.rounds.count() == 3
     both = mfal("status", file)
     # An address that is too long for its column goes on in the lines below.
-    assert re.findall(r"^(\w+) .*sqlite:", both.stdout, re.MULTILINE) == ["second", "small"]
+    assert re.findall(r"^ ?(\w+) .*sqlite:", both.stdout, re.MULTILINE) == ["second", "small"]
     assert "campaign second" in mfal("status", path).stdout
 
 
