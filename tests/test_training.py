@@ -399,7 +399,6 @@ from mfal.model.subnormal import subnormal_is_zero
 
 def left(): return (torch.full((1 << 22,), 2e-38) / 4).any().item()
 
-print(left())
 with subnormal_is_zero():
     print(left())
     with subnormal_is_zero():
@@ -408,7 +407,21 @@ with subnormal_is_zero():
 print(left(), 5e-324 > 0)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["True", "False", "False", "True", "True"]
+    assert run.stdout.split() == ["False", "False", "True", "True"]
+
+
+def test_a_fork_of_a_process_that_has_imported_all_can_compute():
+    """Not so where an import has started torch's threads: the fork has them not, and waits for them."""
+    code = """
+import os, torch
+torch.set_num_threads(2)
+import mfal.training.trainer
+if not os.fork():
+    os._exit(7 if torch.ones(1 << 22).add_(1).sum() > 0 else 1)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert run.stdout.split() == ["7"]
 
 
 def test_a_training_leaves_the_process_its_subnormal_numbers(surrogate_examples):
