@@ -71,7 +71,7 @@ def main(
     plots.mkdir(parents=True, exist_ok=True)
     about = (
         f"{data}: {counts['magnetic']} magnetic and {counts['nonmagnetic']} non-magnetic labels to learn from,"
-        f" {sum(example.fidelity == 'magnetic' for example in labels.test)} magnetic ones to test on. {seeds} seeds;"
+        f" {sum(example.fidelity == 'magnetic' for example in labels.test)} magnetic ones to test on. Seeds: {seeds};"
         f" a training sees {labels_seen} labels for each fidelity that it learns, in batches of {batch_size}. {NOTE}"
     )
     for experiment in wanted:

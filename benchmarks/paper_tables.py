@@ -42,7 +42,8 @@ def rows(experiment: Experiment, results: Results) -> Iterator[list[str]]:
 
 
 def ratio(experiment: Experiment, series: Series, point: int, results: Results) -> str:
-    """The force error over that of the baseline, seed by seed, as a geometric mean; a tie's interval contains 1."""
+    """The force error over that of the baseline, seed by seed, as a geometric mean; a tie's interval contains 1, and
+    one seed has none."""
     if experiment.baseline:
         (baseline,) = (line for line in experiment.series if line.name == experiment.baseline)
         theirs = baseline.points[point]
@@ -52,4 +53,6 @@ def ratio(experiment: Experiment, series: Series, point: int, results: Results) 
     if ours == theirs:
         return ""
     found = paired(missed(ours, results, "forces"), missed(theirs, results, "forces"))
-    return f"{found}" + (" tie" if np.isnan(found.low) or found.low <= 1 <= found.high else "")
+    if np.isnan(found.low):
+        return f"{found}, one seed"
+    return f"{found}" + (" tie" if found.low <= 1 <= found.high else "")
