@@ -207,6 +207,7 @@ class LossWeights(Section):
 
 
 class Training(Section):
+    #: Each of as many labels as there are, of both fidelities equally many.
     epochs: PositiveInt = 30
     batch_size: PositiveInt = 8
     learning_rate: PositiveFloat = 3e-3

@@ -19,9 +19,9 @@ from mfal.model.multifidelity import MultiFidelityCHGNet, silence
 from mfal.training import checkpoint, trainer
 from mfal.training.examples import Example, examples
 from mfal.training.loss import Heads, loss, weight_table
-from mfal.training.order import order
 from mfal.training.packed import PackedExamples
 from mfal.training.references import fit_reference_energies
+from mfal.training.shares import shares
 from mfal.training.trainer import device, train
 
 SURROGATES = {"nonmagnetic": "0.2.0", "magnetic": "r2scan"}
@@ -249,14 +249,14 @@ def test_every_fidelity_is_seen_equally_often_and_so_are_its_labels(counts):
     fidelities = [name for name, count in zip(FIDELITIES, counts, strict=True) for _ in range(count)]
     seen = np.zeros(len(fidelities), dtype=int)
     for epoch in range(1, 8):
-        numbers = order(fidelities, seed=3, epoch=epoch)
+        numbers = shares(fidelities, seed=3, epoch=epoch)
         assert len(numbers) == len(fidelities)
         np.add.at(seen, numbers, 1)
         times = [seen[[name == own for name in fidelities]] for own in sorted(set(fidelities))]
         assert all(own.max() - own.min() <= 1 for own in times)
         # An odd number of labels leaves one over in each epoch.
         assert max(own.sum() for own in times) - min(own.sum() for own in times) <= epoch
-    assert not np.array_equal(order(fidelities, seed=3, epoch=1), order(fidelities, seed=4, epoch=1))
+    assert not np.array_equal(shares(fidelities, seed=3, epoch=1), shares(fidelities, seed=4, epoch=1))
 
 
 def test_a_loss_that_is_not_finite_names_the_frame(surrogate_examples, tmp_path):
@@ -376,7 +376,7 @@ def test_the_average_of_the_weights_is_the_model(surrogate_examples):
 
 def test_heads_learn_and_disagree(surrogate_examples):
     model = fitted(surrogate_examples, heads=3)
-    log = train(model, surrogate_examples, Training(epochs=16, **CPU), seed=0)
+    log = train(model, surrogate_examples, Training(epochs=8, **CPU), seed=0)
     assert log[-1]["loss"] < 0.7 * log[0]["loss"]
     batch, _ = PackedExamples(surrogate_examples, FIDELITIES).batch(np.arange(len(surrogate_examples)))
     energies = predict(model, batch).energy

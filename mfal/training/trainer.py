@@ -25,9 +25,9 @@ from mfal.training.checkpoint import Entry, Progress
 from mfal.training.compiled import CompiledGradients
 from mfal.training.examples import Example
 from mfal.training.loss import QUANTITIES, UNITS, Heads, Loss, loss, weight_table
-from mfal.training.order import order
 from mfal.training.packed import PackedExamples
 from mfal.training.references import fit_reference_energies
+from mfal.training.shares import shares
 from mfal.training.step import gradients
 
 #: Share of the steps in which the learning rate rises; the first steps from a pretrained model are the rough ones.
@@ -67,7 +67,7 @@ def train(
     """Train a model in place; it stays on the device it was trained on, in evaluation mode.
 
     The reference energies are fitted to the labels before the first step, and gradient descent leaves them alone.
-    Every fidelity is seen equally often (:func:`~mfal.training.order.order`). On a CPU the result is determined by the
+    Every fidelity is seen equally often (`mfal.training.shares`). On a CPU the result is determined by the
     arguments, also when the training was killed on the way and went on.
 
     A model with several heads trains them on one trunk: the energies of all, each example weighing differently for
@@ -152,13 +152,13 @@ class _Run:
 
     def _one_epoch(self) -> None:
         """The batches of the epoch that are left; their order is a function of the seed and the epoch alone."""
+        generator = np.random.default_rng([self.seed, self.epoch])
         fidelities = [example.fidelity for example in self.examples.examples]
-        numbers = order(fidelities, seed=self.seed, epoch=self.epoch)
-        heads = np.random.default_rng([self.seed, self.epoch]).integers(self.model.heads, size=len(numbers))
-        drawn = torch.as_tensor(heads, device=self.examples.device)
+        order = generator.permutation(shares(fidelities, seed=self.seed, epoch=self.epoch))
+        drawn = torch.as_tensor(generator.integers(self.model.heads, size=len(order)), device=self.examples.device)
         self.model.train()
-        for start in range(self.batch * self.settings.batch_size, len(numbers), self.settings.batch_size):
-            picks = numbers[start : start + self.settings.batch_size]
+        for start in range(self.batch * self.settings.batch_size, len(order), self.settings.batch_size):
+            picks = order[start : start + self.settings.batch_size]
             self._step(picks, drawn[start : start + len(picks)])
             if len(self.unseen) >= LOOK:
                 self._look()
