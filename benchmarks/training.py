@@ -89,7 +89,7 @@ def training(settings: Settings) -> Iterator[Row]:
         what = f"training step, {frames} x {atoms} atoms"
         yield timed(what, STOCK, settings.times(ours.train, stock.train), frames=frames, goal=Goal(">=", 2.3))
         if settings.compile:
-            # One compilation for all sizes, and so for the weights of one model.
+            # One compilation for all sizes.
             ours.gradients = compiled
             yield timed(
                 f"{what}, compiled",

@@ -1,5 +1,6 @@
 """The compiled training step against the one that it was compiled from."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -65,15 +66,37 @@ def test_compiled_as_eager(monkeypatch):
         assert any(of.abs().max() > 1e-2 for of in expected)
         for one, other in zip(gradient, expected, strict=True):
             assert (one - other).abs().max() <= 1e-3 * max(other.abs().max().item(), 1e-2)
-    assert len(compilations) == 1
 
-    log = train(
-        MultiFidelityCHGNet.from_pretrained("0.3.0"),
-        examples,
-        settings.model_copy(update={"compile": True, "epochs": 3, "batch_size": 3, "learning_rate": 1e-3}),
-        seed=0,
-    )
-    assert log[-1]["loss"] < log[0]["loss"]
+    # Another model of the same kind takes the same program, and gets its own gradients.
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.mlp.parameters():
+            parameter += 0.01
+    parameters = [parameter for parameter in other.parameters() if parameter.requires_grad]
+    found = []
+    for step in (gradients, program):
+        batch, targets = packed.batch(np.arange(5))
+        step(other, parameters, batch, targets, weights, kind="huber", heads=None)
+        found.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters])
+    for gradient, expected in zip(*found, strict=True):
+        assert (gradient - expected).abs().max() <= 1e-3 * max(expected.abs().max().item(), 1e-2)
+    assert len(compilations) == 1
+    unlike = MultiFidelityCHGNet.from_pretrained("0.3.0", parts="E")
+    with pytest.raises(ValueError, match="take a new one"):
+        program(unlike, parameters, batch, targets, weights, kind="huber", heads=None)
+
+
+@pytest.mark.slow
+def test_trainings_of_one_kind_compile_once(monkeypatch):
+    compilations, compile_ = [], compiled._compiled
+    monkeypatch.setattr(compiled, "_compiled", lambda *a: compilations.append(1) or compile_(*a))
+    compiled._shared.cache_clear()
+    settings = Training(compile=True, epochs=3, batch_size=3, learning_rate=1e-3, device="cpu")
+    for seed in range(2):
+        model = MultiFidelityCHGNet.from_pretrained("0.3.0")
+        log = train(model, [example(seed) for seed in range(7)], settings, seed=seed)
+        assert log[-1]["loss"] < log[0]["loss"]
+    assert len(compilations) == 1
 
 
 @pytest.mark.slow
@@ -95,6 +118,7 @@ def test_compiled_predictions_are_those_of_each_model():
 
 def test_without_a_compiler_the_setting_is_named(monkeypatch):
     monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
+    compiled._shared.cache_clear()
     settings = Training(compile=True, epochs=1, device="cpu")
     with pytest.raises(ValueError, match=r"training.compile: true needs a C\+\+ compiler.*or take training.compile"):
         train(MultiFidelityCHGNet.from_pretrained("0.3.0"), [example(1), example(2)], settings, seed=0)

@@ -11,6 +11,7 @@ import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -42,9 +43,10 @@ Program = Callable[..., tuple[Tensor, ...]]
 
 
 class CompiledGradients:
-    """`mfal.training.step.gradients` of one model. Its first call compiles, which takes minutes.
+    """`mfal.training.step.gradients` of any model of one kind, such as those of two rounds. Its first call compiles,
+    which takes minutes.
 
-    torch keeps what it compiled on disk: another training of the same kind of model starts within seconds.
+    torch keeps what it compiled on disk: another process, with the same kind of model, starts within a minute.
     """
 
     def __init__(self) -> None:
@@ -64,31 +66,47 @@ class CompiledGradients:
         """Put the gradient of the loss into the `grad` of the parameters.
 
         Raises:
-            ValueError: it cannot be compiled on this machine.
+            ValueError: it cannot be compiled on this machine, or was for another kind of model.
         """
         rows = vars(batch) | targets._asdict() | ({} if heads is None else heads._asdict())
         if _special(rows):
             return gradients(model, parameters, batch, targets, weights, kind=kind, heads=heads)
-
-        def step(table: Tensor, *tensors: Tensor) -> tuple[Tensor | None, ...]:
-            traced = dict(zip(rows, tensors, strict=True))
-            value = gradients(
-                model,
-                parameters,
-                replace(batch, **{name: traced[name] for name in vars(batch)}),
-                targets._replace(**{name: traced[name] for name in targets._fields}),
-                table,
-                kind=kind,
-                heads=heads and heads._replace(**{name: traced[name] for name in heads._fields}),
-            )
-            return *value, *(parameter.grad for parameter in parameters)
-
         if self._program is None:
+            # The program is about the parameters of this one, which are then those of whichever model is trained.
+            self._model = own = copy.deepcopy(model)
+            trained = [parameter for parameter in own.parameters() if parameter.requires_grad]
+
+            def step(table: Tensor, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+                traced = dict(zip(rows, tensors, strict=True))
+                value = gradients(
+                    own,
+                    trained,
+                    replace(batch, **{name: traced[name] for name in vars(batch)}),
+                    targets._replace(**{name: traced[name] for name in targets._fields}),
+                    table,
+                    kind=kind,
+                    heads=heads and heads._replace(**{name: traced[name] for name in heads._fields}),
+                )
+                return *value, *(parameter.grad for parameter in trained)
+
             self._program = _compiled(step, rows, weights)
+        _take_on(self._model, model)
         by_graph, errors, counts, *found = _run(self._program, weights, *rows.values())
         for parameter, gradient in zip(parameters, found, strict=True):
             parameter.grad = gradient
         return Loss(by_graph, errors, counts)
+
+
+def shared_gradients(model: MultiFidelityCHGNet, kind: Literal["huber", "mse"]) -> CompiledGradients:
+    """What all trainings of this kind in this process have in common, so that only the first of them compiles."""
+    trained = "".join(str(int(parameter.requires_grad)) for parameter in model.parameters())
+    weight = model.site_wise.weight
+    return _shared(f"{model.model_args} {trained} {weight.dtype} {weight.device} {kind}")
+
+
+@lru_cache
+def _shared(_of: str) -> CompiledGradients:
+    return CompiledGradients()
 
 
 class CompiledPredict:
@@ -113,12 +131,17 @@ class CompiledPredict:
                 return predict(self._model, Batch(**dict(zip(rows, tensors, strict=True))))
 
             self._program = _compiled(values, rows)
-        if model.model_args != self._model.model_args:
-            raise ValueError("this program was compiled for a model of other arguments: take a new one")
-        with torch.no_grad():
-            for own, other in zip(self._model.parameters(), model.parameters(), strict=True):
-                own.copy_(other)
+        _take_on(self._model, model)
         return Output(*_run(self._program, *rows.values()))
+
+
+@torch.no_grad()
+def _take_on(own: MultiFidelityCHGNet, other: MultiFidelityCHGNet) -> None:
+    """The values of the other's parameters, where they are looked for."""
+    if own.model_args != other.model_args:
+        raise ValueError("this program was compiled for a model of other arguments: take a new one")
+    for mine, value in zip(own.parameters(), other.parameters(), strict=True):
+        mine.copy_(value)
 
 
 def _special(rows: Mapping[str, Tensor]) -> bool:

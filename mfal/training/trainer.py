@@ -22,7 +22,7 @@ from mfal.model.multifidelity import MultiFidelityCHGNet
 from mfal.model.subnormal import subnormal_is_zero
 from mfal.training import checkpoint
 from mfal.training.checkpoint import Entry, Progress
-from mfal.training.compiled import CompiledGradients
+from mfal.training.compiled import shared_gradients
 from mfal.training.examples import Example
 from mfal.training.loss import QUANTITIES, UNITS, Heads, Loss, loss, weight_table
 from mfal.training.packed import PackedExamples
@@ -120,7 +120,7 @@ class _Run:
         self.weights = weight_table(settings, model.fidelities).to(self.examples.device, dtype)
         self.bootstrap = _bootstrap(examples, model.heads).to(place, dtype) if model.heads > 1 else None
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.gradients = CompiledGradients() if settings.compile else gradients
+        self.gradients = shared_gradients(self.model, settings.loss) if settings.compile else gradients
         self.optimizer = _optimizer(model, settings.learning_rate)
         self.averaged = (
             AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) if settings.ema is not None else None
