@@ -74,6 +74,8 @@ def experiments(labels: Mapping[Fidelity, int], seeds: int, shares: Sequence[flo
             [
                 line("magnetic only", strategy="high-only", weights=weights),
                 line("multi-fidelity", strategy="multi-fidelity", weights=weights),
+                # As many steps as multi-fidelity has: what of the difference is theirs.
+                line("magnetic only, twice as long", strategy="high-only", weights=weights, times=2),
                 # What there is without any training: the least that a training must better.
                 *([line("as pretrained", strategy="as pretrained")] if weights == "pretrained" else []),
             ],

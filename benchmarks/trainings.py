@@ -43,6 +43,8 @@ class Run(BaseModel):
     seed: int
     parts: str = "CEMR"
     weights: Literal["pretrained", "random"] = "pretrained"
+    #: So many times the labels that the settings say are seen.
+    times: int = 1
 
 
 class Result(BaseModel):
@@ -65,9 +67,9 @@ class Settings(BaseModel):
     #: Twice as fast after a minute or two, for each kind of model that there is.
     compile: bool = False
 
-    def training(self, labels: int, weights: Literal["pretrained", "random"], *, fidelities: int = 1) -> Training:
+    def training(self, labels: int, weights: Literal["pretrained", "random"], *, times: int) -> Training:
         """Of one stage."""
-        seen = self.labels_seen * fidelities * LONGER[weights]
+        seen = self.labels_seen * times * LONGER[weights]
         epochs = max(1, round(seen / labels))
         return Training(epochs=epochs, batch_size=self.batch_size, device=self.device, compile=self.compile)
 
@@ -148,10 +150,10 @@ def learned(run: Run, labels: Sequence[Example], settings: Settings) -> Model:
         labels,
         # Not checked: a model without any part is one that takes both fidelities for the same.
         Committee(members=1).model_copy(update={"parts": run.parts}),
-        settings.training(len(labels) if together else run.magnetic, run.weights, fidelities=2 if together else 1),
+        settings.training(len(labels) if together else run.magnetic, run.weights, times=run.times * (1 + together)),
         seed=run.seed,
         start=blank(run.seed) if run.weights == "random" else None,
-        low=settings.training(run.nonmagnetic, run.weights) if run.nonmagnetic else None,
+        low=settings.training(run.nonmagnetic, run.weights, times=run.times) if run.nonmagnetic else None,
     )
     return trained
 

@@ -1,6 +1,7 @@
 """The paper's experiments on a few rock-salt labels: real trainings, a few steps each."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.trainings import Data, Result, Run, Settings, blank, fingerprint
 from mfal.dataset import read, write
 from mfal.frames import FIDELITIES, Errors
 from mfal.model.multifidelity import pretrained
+from mfal.training.trainer import _Run
 
 LABELS = Path(__file__).parents[1] / "data" / "rocksalt-gpaw" / "labels.extxyz"
 SETTINGS = Settings(labels_seen=4, batch_size=2, device="cpu")
@@ -88,6 +90,18 @@ def test_each_kind_of_run_trains_and_is_tested(data, changes, known):
     assert result.errors["magnetic"].frames == 2
     assert 0 < result.errors["magnetic"].forces < 2000  # meV/Å; what forgets to train on energies is far beyond
     assert result == Result.model_validate_json(result.model_dump_json())
+
+
+def test_twice_as_long_is_as_many_steps_as_two_fidelities_take(data, monkeypatch):
+    counted = Counter()
+    step = _Run._step
+    monkeypatch.setattr(_Run, "_step", lambda self, *a: counted.update([self.model.fidelities]) or step(self, *a))
+    settings = SETTINGS.model_copy(update={"labels_seen": 8})
+    trained(run(magnetic=4, nonmagnetic=4), data, settings)
+    trained(run(magnetic=4, nonmagnetic=0, strategy="high-only", times=2), data, settings)
+    assert counted[FIDELITIES] == counted["magnetic",] == 8
+    trained(run(magnetic=4, nonmagnetic=0, strategy="high-only"), data, settings)
+    assert counted["magnetic",] == 8 + 4
 
 
 def test_random_weights_come_from_the_seed():
