@@ -92,9 +92,9 @@ def main(
     if plot is not None:
         picture.draw(plot, summary, title)
     if into is not None:
-        shown = [f"![{plot.stem}]({os.path.relpath(plot, into.parent)})"] if plot else []
+        shown = [f"![Force error against core-hours, by rule]({os.path.relpath(plot, into.parent)})"] if plot else []
         rows = page.table(curves.HEADER, summary.rows())
-        page.fill(into, "acquisition", "\n\n".join([*shown, rows, f"{title}.", curves.NOTES]))
+        page.fill(into, "acquisition", "\n\n".join([*shown, rows, title, curves.NOTES]))
 
 
 def _table(path: Path) -> Table:
