@@ -32,7 +32,7 @@ paper-quick: install
 	$(BIN)/python -m benchmarks.acquisition --data data/lmfp-gpaw --seeds 1 --rounds 1 --epochs 2 --results runs/paper/quick-rules.jsonl
 
 model: install
-	$(BIN)/mfal train data/lmfp-gpaw --config configs/lmfp-model.yaml --out runs/lmfp-model
+	$(BIN)/mfal train data/lmfp-gpaw --strategy high-only --config configs/lmfp-model.yaml --out runs/lmfp-model
 	$(BIN)/mfal fold runs/lmfp-model --out models/lmfp-magnetic.pth.tar
 
 test test-slow: PACKAGES += $(TEST_PACKAGES)
