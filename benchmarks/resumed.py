@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -40,7 +42,7 @@ def run(path: Path, function: Callable[..., R], tasks: Sequence[tuple], jobs: in
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_begin) as pool:
         try:
             for future in as_completed([pool.submit(function, *task) for task in tasks]):
                 found = future.result()
@@ -50,3 +52,16 @@ def run(path: Path, function: Callable[..., R], tasks: Sequence[tuple], jobs: in
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool whose process was killed would compute on, for nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -14,12 +14,12 @@ from mfal.model.engine import predict
 from mfal.model.graph import Graph
 from mfal.model.multifidelity import MultiFidelityCHGNet
 from mfal.training import compiled
-from mfal.training.compiled import CompiledGradients, CompiledPredict
+from mfal.training.compiled import CompiledGradients, CompiledPredict, shared_gradients
 from mfal.training.examples import Example
 from mfal.training.loss import weight_table
 from mfal.training.packed import PackedExamples
 from mfal.training.step import gradients
-from mfal.training.trainer import train
+from mfal.training.trainer import _tf32, train
 
 
 def example(seed: int, *, atoms: int = 2) -> Example:
@@ -97,6 +97,14 @@ def test_trainings_of_one_kind_compile_once(monkeypatch):
         log = train(model, [example(seed) for seed in range(7)], settings, seed=seed)
         assert log[-1]["loss"] < log[0]["loss"]
     assert len(compilations) == 1
+
+
+def test_a_program_is_not_shared_with_what_is_rounded_otherwise():
+    model = MultiFidelityCHGNet.from_pretrained("0.3.0")
+    exact = shared_gradients(model, "huber")
+    assert shared_gradients(model, "huber") is exact
+    with _tf32(True):
+        assert shared_gradients(model, "huber") is not exact
 
 
 @pytest.mark.slow

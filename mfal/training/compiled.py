@@ -100,8 +100,8 @@ class CompiledGradients:
 def shared_gradients(model: MultiFidelityCHGNet, kind: Literal["huber", "mse"]) -> CompiledGradients:
     """What all trainings of this kind in this process have in common, so that only the first of them compiles."""
     trained = "".join(str(int(parameter.requires_grad)) for parameter in model.parameters())
-    weight = model.site_wise.weight
-    return _shared(f"{model.model_args} {trained} {weight.dtype} {weight.device} {kind}")
+    weight, tf32 = model.site_wise.weight, torch.backends.cuda.matmul.allow_tf32
+    return _shared(f"{model.model_args} {trained} {weight.dtype} {weight.device} {tf32} {kind}")
 
 
 @lru_cache
