@@ -1,4 +1,4 @@
-# make quickstart   set up this machine and run the whole loop on real DFT (about a quarter of an hour)
+# make quickstart   set up this machine and run the whole loop on real DFT (a quarter to half an hour)
 # make test         set up this machine, with Chromium, and run the tests
 # make lint         ruff and mypy
 # make test-slow    the tests that take minutes
