@@ -529,7 +529,8 @@ def test_a_campaign_from_submit_to_the_end(finished, tmp_path, mongo_database, m
         r"small: over, round 1 \(2 of at most 2\)\n2 rounds done; next: stop, as all 2 rounds are done",
     ):
         assert re.search(said, watched.output), watched.output
-    assert sorted(path.name for path in (tmp_path / "run" / "reports").iterdir()) == ["round-0.html", "round-1.html"]
+    reports = {path.name for path in (tmp_path / "run" / "reports").iterdir()}
+    assert reports == {"round-0.html", "round-0.json", "round-1.html", "round-1.json"}
     again = mfal("watch", config, "--once")
     assert again.exit_code == 0
     assert again.output.splitlines()[-4:] == watched.output.splitlines()[-4:]
