@@ -34,7 +34,7 @@ def main(
     data: Annotated[Path, typer.Option(help="A folder that 'mfal export' wrote.")] = Path("data/lmfp-gpaw"),
     figures: Annotated[list[str] | None, typer.Option("--figure", help="Only this one; can be repeated.")] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Minutes: to see that it runs; the numbers mean little.")
+        bool, typer.Option("--quick", help="Minutes: one seed, to see that it runs; the numbers mean little.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1)] = 3,
     labels_seen: Annotated[
@@ -55,7 +55,7 @@ def main(
     labels = Data.read(data)
     counts = {fidelity: len(found) for fidelity, found in labels.train.items()}
     if quick:
-        seeds, labels_seen, compiled = min(seeds, 2), min(labels_seen, 20), False
+        seeds, labels_seen, compiled = 1, min(labels_seen, 20), False
     settings = Settings(
         labels_seen=labels_seen,
         batch_size=batch_size,
