@@ -88,7 +88,7 @@ def test_of_200_labels_the_40_wrong_ones_are_found_and_no_other(tmp_path, mfal, 
     ase.io.write("pool.extxyz", images)
     config = write_campaign(
         tmp_path,
-        engine={"kind": "vasp", "potcar_spec": True, "timeout": 0.1, "retries": []},
+        engine={"kind": "vasp", "potcar_spec": True, "timeout": 0.5, "retries": []},
         magnetism={"hubbard_u": {"Mn": 3.9, "Fe": 5.3}, "moments": {"Mn": 5.0, "Fe": 4.0}},
     )
     result = mfal("label", "pool.extxyz", "--config", config, "--out", "planted")

